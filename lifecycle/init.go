@@ -1,0 +1,143 @@
+package lifecycle
+
+// What events do to init and to the container. Each function is the content of
+// cells of initTable and is called in the states that name it there.
+
+// to is a bare change of state.
+func to(s State) func(*Machine, Event) {
+	return func(m *Machine, _ Event) { m.state = s }
+}
+
+func beginCreate(m *Machine, ev Event) {
+	m.state, m.shared, m.deferred = Creating, ev.Shared, ev.Deferred
+}
+
+func endCreate(m *Machine, ev Event) {
+	m.pid = ev.Pid
+	m.announce(TopicCreate, Init, m.pid, Exit{})
+	if m.deferred {
+		m.state = Deferring
+		return
+	}
+	m.state = Waiting
+	// Init may be dead already (#9103). It is watched from here on and so found to
+	// be dead after its creation was announced.
+	m.emit(Watch, Init)
+}
+
+func forget(m *Machine, _ Event) {
+	m.state = Gone
+	clear(m.execs)
+	m.emit(Forget, Init)
+}
+
+func endStart(m *Machine, _ Event) {
+	m.state = Running
+	m.announce(TopicStart, Init, m.pid, Exit{})
+}
+
+func endRestore(m *Machine, ev Event) {
+	m.pid = ev.Pid
+	endStart(m, ev)
+	m.emit(Watch, Init)
+}
+
+// holdExit keeps the exit of an init that dies while the runtime starts it: not
+// known to be started yet, it must not be announced as exited.
+func holdExit(m *Machine, ev Event) { m.state, m.exit = StartingExited, ev.Exit }
+
+// endStartExited: the runtime says that it has started an init that is dead.
+func endStartExited(m *Machine, ev Event) {
+	m.announce(TopicStart, Init, m.pid, Exit{})
+	beginExit(m, ev)
+}
+
+// exit takes the exit of an init of which nothing is under way.
+func exit(m *Machine, ev Event) {
+	m.exit = ev.Exit
+	beginExit(m, ev)
+}
+
+// beginExit begins to end the container. Every exit of init comes through here,
+// early or not, so that none can miss the killing (W1).
+func beginExit(m *Machine, _ Event) {
+	m.state = Exiting
+	m.killRest()
+	m.settle()
+}
+
+// killRest kills what init left behind, if the kernel has not done so with it.
+// One that is under way may have missed what was added meanwhile: again.
+func (m *Machine) killRest() {
+	switch {
+	case !m.shared:
+	case m.killing == notKilling:
+		m.killing = killingOnce
+		m.emit(KillAll, Init)
+	default:
+		m.killing = killingAgain
+	}
+}
+
+func endKillAll(m *Machine, _ Event) {
+	again := m.killing == killingAgain
+	m.killing = notKilling
+	if again {
+		m.killRest()
+	}
+	m.settle()
+}
+
+// settle takes the last look once nothing holds init's exit back any more.
+func (m *Machine) settle() {
+	if m.state != Exiting || m.looking || m.killing != notKilling || m.live() > 0 {
+		return
+	}
+	m.looking = true
+	m.emit(LastLook, Init)
+}
+
+// endExit announces the exit of init. The last look is over, so an OOM kill is
+// told before the exit that it explains (W15).
+func endExit(m *Machine, ev Event) {
+	if ev.OOM {
+		announceOOM(m, ev)
+	}
+	m.state = Stopped
+	m.announce(TopicExit, Init, m.pid, m.exit)
+	m.emit(Release, Init)
+}
+
+func announceOOM(m *Machine, _ Event) { m.announce(TopicOOM, Init, m.pid, Exit{}) }
+
+func endPause(m *Machine, _ Event) {
+	m.state = Frozen
+	m.announce(TopicPaused, Init, m.pid, Exit{})
+}
+
+func endResume(m *Machine, _ Event) {
+	m.state = Running
+	m.announce(TopicResumed, Init, m.pid, Exit{})
+}
+
+// condemn ends a created init that is to be deleted. Its exit is announced as any
+// other, and only then can it be deleted (W3).
+func condemn(m *Machine, _ Event) {
+	m.state = Condemned
+	m.emit(KillInit, Init)
+	m.emit(AskAgain, Init)
+}
+
+func endDelete(m *Machine, ev Event) {
+	m.announce(TopicDelete, Init, m.pid, m.exit)
+	forget(m, ev)
+}
+
+// failDelete makes it possible to ask again. A container that never had a process
+// stays one that cannot be started.
+func failDelete(m *Machine, _ Event) {
+	m.state = Stopped
+	if m.pid == 0 {
+		m.state = RestoreBroken
+	}
+}
