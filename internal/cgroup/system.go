@@ -1,0 +1,125 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// system is every way in which this package reaches the kernel, so that a test can let each of them fail.
+type system struct {
+	open     func(path string, flags int) (int, error)
+	read     func(fd int, p []byte) (int, error)
+	write    func(fd int, p []byte) (int, error)
+	close    func(fd int) error
+	rmdir    func(path string) error
+	readDir  func(path string) ([]fs.DirEntry, error)
+	eventfd  func() (int, error)
+	inotify  func() (int, error)
+	addWatch func(fd int, path string) (int, error)
+	rmWatch  func(fd, wd int) error
+}
+
+func kernel() *system {
+	return &system{
+		open: func(path string, flags int) (int, error) {
+			return unix.Open(path, flags|unix.O_CLOEXEC, 0)
+		},
+		read:    unix.Read,
+		write:   unix.Write,
+		close:   unix.Close,
+		rmdir:   unix.Rmdir,
+		readDir: os.ReadDir,
+		eventfd: func() (int, error) { return unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK) },
+		inotify: func() (int, error) { return unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK) },
+		addWatch: func(fd int, path string) (int, error) {
+			return unix.InotifyAddWatch(fd, path, unix.IN_MODIFY)
+		},
+		rmWatch: func(fd, wd int) error {
+			_, err := unix.InotifyRmWatch(fd, uint32(wd))
+			return err
+		},
+	}
+}
+
+// readFile reads a whole file of a pseudo file system. It spares os.ReadFile's two calls of fstat, as reading stats is
+// little else than opening some twenty small files.
+func (s *system) readFile(path string) ([]byte, error) {
+	return s.readInto(make([]byte, 0, readChunk), path)
+}
+
+// readInto is readFile into buf, which grows where it must.
+func (s *system) readInto(buf []byte, path string) ([]byte, error) {
+	fd, err := retry(func() (int, error) { return s.open(path, unix.O_RDONLY) })
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer s.close(fd)
+	buf = buf[:0]
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := retry(func() (int, error) { return s.read(fd, buf[len(buf):cap(buf)]) })
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = buf[:len(buf)+n]
+		if len(buf) > maxFile {
+			return nil, fmt.Errorf("%s is longer than %d bytes: %w", path, maxFile, errdefs.ErrResourceExhausted)
+		}
+	}
+}
+
+// writeFile writes data to an existing control file in one write, as cgroup files ask for.
+func (s *system) writeFile(path, data string) error {
+	fd, err := retry(func() (int, error) { return s.open(path, unix.O_WRONLY) })
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer s.close(fd)
+	if _, err := retry(func() (int, error) { return s.write(fd, []byte(data)) }); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+// retry repeats a call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// gone says that a file is not there (any more). A file that was opened before its cgroup was removed answers ENODEV,
+// a process that is gone ESRCH.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)
+}
+
+// classed gives an error of the kernel the class that a client of the task API can act upon.
+func classed(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case gone(err):
+		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
+	}
+	return err
+}
