@@ -1,0 +1,261 @@
+package children
+
+// How one process is waited for: by pidfd, in the Go runtime's poller, without a thread or a goroutine of its own.
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	// Status is the exit code, or 128 plus the number of the signal that killed it.
+	Status uint32
+	// At is when this program saw the exit.
+	At time.Time
+}
+
+// held is a process that is pinned by a pidfd and known to its Owner.
+type held struct {
+	owner *Owner
+	call  *Process // not nil if this program forked it
+	pid   int
+	start uint64 // ticks, as in /proc/PID/stat
+	ns    uint64 // inode of its pid namespace, 0 for what this program forked
+
+	// turn holds one token. Who has it watches the pidfd for all who wait; so there is never a second watcher, and no
+	// goroutine whose only purpose is to watch.
+	turn chan struct{}
+	// done is closed when exit and err are set, for good.
+	done chan struct{}
+	exit Exit
+	err  error
+
+	mu   sync.Mutex // guards fd and file, and that fd is open while it is used
+	fd   int        // -1 once given back
+	file *os.File   // fd, in the poller; made by the first wait that finds the process alive
+}
+
+func newHeld(o *Owner, pid, fd int) *held {
+	h := &held{owner: o, pid: pid, fd: fd, turn: make(chan struct{}, 1), done: make(chan struct{})}
+	h.turn <- struct{}{}
+	return h
+}
+
+// wait returns the exit, once there is one, to any number of callers. ctx ends this wait only.
+func (h *held) wait(ctx context.Context) (Exit, error) {
+	for {
+		select {
+		case <-h.done: // told even to those whose ctx has ended
+			return h.exit, h.err
+		default:
+		}
+		select {
+		case <-h.done:
+		case <-ctx.Done():
+			return Exit{}, context.Cause(ctx)
+		case <-h.turn:
+			err := h.watch(ctx)
+			h.turn <- struct{}{}
+			if err != nil {
+				return Exit{}, err
+			}
+		}
+	}
+}
+
+// watch waits until the process was reaped, or ctx has ended, or the Owner was closed. The caller has the turn.
+func (h *held) watch(ctx context.Context) error {
+	for first := true; ; first = false {
+		over, err := h.reap()
+		if over {
+			h.release()
+			return nil
+		}
+		if err == nil {
+			err = h.poll(ctx)
+		}
+		switch {
+		case errors.Is(err, ErrClosed):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			continue
+		}
+		// Not in the manual pages, or no room in epoll: an exit must not be lost for that.
+		if first {
+			h.owner.log.Warn("waiting for a process: trying again", "pid", h.pid, "error", err)
+		}
+		if !h.owner.pause(ctx, retryPause) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// poll sleeps until reap has reported the end of the process, or ctx has ended.
+//
+// The poller is edge-triggered, and SyscallConn.Read asks reap once per edge, so that a pidfd that is ready although
+// there is nothing to reap is asked no second time. That happens when a tracer holds the dead child. There is a fresh
+// edge when the tracer has waited for it or has let go of it: the kernel then tells the real parent of the exit
+// (do_notify_parent), which wakes those who poll the pidfd.
+func (h *held) poll(ctx context.Context) error {
+	file, err := h.inPoller()
+	if err != nil {
+		return err
+	}
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctx.Done() != nil {
+		fired := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			_ = file.SetReadDeadline(time.Unix(1, 0))
+			close(fired)
+		})
+		defer func() {
+			if !stop() {
+				<-fired
+				_ = file.SetReadDeadline(time.Time{}) // for the next who takes the turn
+			}
+		}()
+	}
+	var failed error
+	err = conn.Read(func(uintptr) (over bool) {
+		over, failed = h.reap()
+		return over || failed != nil
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case errors.Is(err, os.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil // ctx has ended
+	}
+	return err
+}
+
+// inPoller gives the pidfd as a file in the poller.
+func (h *held) inPoller() (*os.File, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fd < 0 {
+		return nil, ErrClosed
+	}
+	if h.file == nil {
+		// It is non-blocking, so that NewFile puts it into the poller. If epoll refuses, waiting for it fails at once.
+		h.file = os.NewFile(uintptr(h.fd), "pidfd")
+	}
+	return h.file, nil
+}
+
+// reap takes the exit if there is one. It reports whether the process is over and done closed; an error is one that the
+// manual pages do not explain.
+//
+// It reaps under Owner.mu, so that the pid leaves the table before another process can have it.
+func (h *held) reap() (over bool, err error) {
+	o := h.owner
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.done:
+		return true, nil
+	default:
+	}
+	if h.fd < 0 {
+		return false, ErrClosed
+	}
+	x, dead, err := h.collect()
+	switch {
+	case errors.Is(err, unix.ECHILD):
+		h.err = ErrLost
+	case err != nil:
+		return false, err
+	case !dead:
+		return false, nil
+	}
+	h.exit = Exit{Status: x.status, At: o.sys.now()}
+	if h.err != nil {
+		h.exit = Exit{}
+	}
+	o.reaped++
+	o.forget(h)
+	close(h.done)
+	return true, nil
+}
+
+// collect reaps, without blocking. The caller holds both locks.
+func (h *held) collect() (x exited, dead bool, err error) {
+	peek := h.call != nil
+	err = retry(func() (err error) {
+		x, dead, err = h.owner.sys.waitid(unix.P_PIDFD, h.fd, peek)
+		if err == unix.EAGAIN {
+			err = nil
+		}
+		return err
+	})
+	if h.call != nil && (dead || errors.Is(err, unix.ECHILD)) {
+		// os/exec wants to do it itself. It does not block: either the zombie is there, or there is no such child.
+		h.call.collect()
+	}
+	return x, dead, err
+}
+
+// release gives the descriptor back. Who polls it is woken and told that it is closed. Idempotent.
+func (h *held) release() {
+	h.mu.Lock()
+	fd, file := h.fd, h.file
+	h.fd, h.file = -1, nil
+	h.mu.Unlock()
+	// Not under the lock: Close waits for the watcher, who may be waiting for the lock.
+	switch {
+	case file != nil:
+		_ = file.Close()
+	case fd >= 0:
+		_ = unix.Close(fd)
+	}
+}
+
+// signal sends a signal to the process itself, never to one that has got its pid.
+func (h *held) signal(sig unix.Signal) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fd < 0 {
+		return os.ErrProcessDone
+	}
+	// The kernel accepts signals to a zombie; the caller wants to know that it is one.
+	if dead, err := h.owner.peek(unix.P_PIDFD, h.fd); dead || errors.Is(err, unix.ECHILD) {
+		return os.ErrProcessDone
+	}
+	err := retry(func() error { return h.owner.sys.pidfdSignal(h.fd, sig) })
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return classed("signal "+unix.SignalName(sig), err)
+	}
+	return nil
+}
+
+// pause waits for a while, unless ctx ends or the Owner is closed before.
+func (o *Owner) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-o.stop:
+		return true // what is tried again will say that it is closed
+	case <-ctx.Done():
+		return false
+	}
+}
