@@ -1,0 +1,36 @@
+package outbox
+
+import "time"
+
+// Every limit of this package, and why it is what it is.
+const (
+	// MaxDroppable bounds the queued events that may be dropped. At about 300
+	// bytes each this is 2.5 MB: more than any burst that a living containerd
+	// lets pile up, and little enough for a shim with hours of outage.
+	MaxDroppable = 8192
+
+	// minBackoff is the pause after the second failure in a row. The first is
+	// followed by a new attempt at once: most often it only says that the
+	// connection went away with a containerd that has long been restarted.
+	minBackoff = 10 * time.Millisecond
+
+	// maxBackoff is short because a failed connect(2) to a unix socket costs
+	// some ten microseconds, and because containerd's clients wait for the exit
+	// events once it is back.
+	maxBackoff = time.Second
+
+	// firstAttempt is how long the first answer of a silent containerd is waited
+	// for; each silence after it doubles that, up to longestAttempt. A broken
+	// connection ends the wait at once, so that a restarted containerd never has
+	// to be waited for; a long wait only avoids sending an event twice to one
+	// that is stopped or swapping.
+	firstAttempt   = 5 * time.Second
+	longestAttempt = 10 * time.Minute
+
+	// dialTimeout bounds connect(2), which blocks while containerd's backlog is
+	// full.
+	dialTimeout = 2 * time.Second
+
+	// maxRefusals is how often a droppable event may be called invalid.
+	maxRefusals = 10
+)
