@@ -1,0 +1,252 @@
+package oci
+
+// call.go runs one call of the runtime from fork to reaping, within its bounds.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/go-runc"
+
+	"github.com/larkshim/lark/children"
+)
+
+// call is one command of the runtime and what it is given.
+type call struct {
+	op       string
+	args     []string
+	logPath  string        // where the runtime logs; r.logPath if empty
+	deadline time.Duration // 0: only the caller's context
+	// attached: the call ends with the caller's context too (checkpoint, restore).
+	attached bool
+	// space is where the process that the call makes will live; nil if it makes
+	// none.
+	space *children.PIDNamespace
+	// io is the stdio of the container's process, which the runtime hands on.
+	// Without it the runtime's stderr is collected.
+	io    runc.IO
+	stdin *os.File // closed by run
+	// answer: stdout is the answer, and is wanted whole.
+	answer bool
+}
+
+// outcome is a call that has exited with status 0.
+type outcome struct {
+	process *children.Process
+	stdout  []byte
+}
+
+// run starts the call, waits for it and judges it. Whatever the outcome, the
+// call itself has been reaped or, if the kernel does not let it die, left to its
+// owner; and when it did not end of its own will, what it had forked was killed.
+func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
+	var logFrom int64
+	if c.logPath == "" { // shared: only what comes from now on may be ours
+		c.logPath = r.logPath
+		logFrom = r.files.size(c.logPath)
+	}
+	cmd := r.command(c)
+	out, err := r.collect(cmd, c)
+	if err != nil {
+		closeFile(c.stdin)
+		return outcome{}, systemError(c.op, "its output", err)
+	}
+	process, err := r.owner.Start(cmd)
+	closeFile(c.stdin)
+	if err != nil {
+		out.abandon()
+		return outcome{}, startError(c.op, r.name, err)
+	}
+	out.started()
+	if closer, ok := c.io.(runc.StartCloser); ok {
+		if err := closer.CloseAfterStart(); err != nil {
+			r.log.Warn("closing the runtime's side of the stdio", "op", c.op, "error", err)
+		}
+	}
+	exit, err := r.await(ctx, c, process)
+	if err != nil {
+		out.finish(0)
+		return outcome{}, err
+	}
+	if exit.Status != 0 {
+		_, stderr := out.finish(outputGrace)
+		return outcome{}, r.failure(c, process, exit, logFrom, stderr)
+	}
+	if !c.answer {
+		out.finish(0) // it went well: nobody reads what it had to say
+		return outcome{process: process}, nil
+	}
+	stdout, err := out.answer()
+	if err != nil {
+		return outcome{}, &Error{Op: c.op, Message: err.Error(), Class: errdefs.ErrInternal}
+	}
+	return outcome{process: process, stdout: stdout}, nil
+}
+
+// command builds the exec.Cmd. No context is bound to it: os/exec would kill the
+// process alone, and we kill it with all that it forked.
+func (r *Runtime) command(c *call) *exec.Cmd {
+	cmd := &exec.Cmd{
+		Path: r.binary,
+		Args: r.argv(c.logPath, c.args),
+		Env:  r.env,
+		Dir:  r.dir,
+		// Pdeathsig: a runtime whose shim is dead has nobody to report to.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		// Only if something of lark's were copied by goroutines of os/exec.
+		WaitDelay: outputGrace,
+	}
+	if c.stdin != nil {
+		cmd.Stdin = c.stdin
+	}
+	if c.io != nil {
+		c.io.Set(cmd)
+	}
+	return cmd
+}
+
+// await waits for the exit of a call, and kills it at its deadline.
+func (r *Runtime) await(ctx context.Context, c *call, p *children.Process) (children.Exit, error) {
+	if !c.attached {
+		ctx = context.WithoutCancel(ctx)
+	}
+	if c.deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.deadline)
+		defer cancel()
+	}
+	began := time.Now()
+	exit, err := p.Wait(ctx)
+	if err == nil {
+		return exit, nil
+	}
+	e := systemError(c.op, "waiting for "+r.name, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		e.Message = fmt.Sprintf("%s did not end within %v and was killed", r.name, time.Since(began).Round(time.Millisecond))
+	}
+	r.killTree(c, p)
+	return children.Exit{}, e
+}
+
+// killTree ends a call that did not end well, with everything it has left.
+func (r *Runtime) killTree(c *call, p *children.Process) {
+	if err := p.KillTree(c.space); err != nil {
+		r.log.Error("what a failed runtime call left behind may still run",
+			"op", c.op, "pid", p.Pid(), "error", err)
+	}
+}
+
+// failure judges a call that exited with a status other than 0.
+func (r *Runtime) failure(c *call, p *children.Process, exit children.Exit, logFrom int64, stderr []byte) error {
+	e := &Error{Op: c.op, Status: exit.Status, Class: errdefs.ErrUnknown}
+	if bySignal(exit.Status) {
+		// It had no chance to clean up: what it forked before is ours to end.
+		e.Class = errdefs.ErrInternal
+		e.Message = fmt.Sprintf("%s was killed by signal %d", r.name, exit.Status-signalBase)
+		r.killTree(c, p)
+	}
+	log, err := r.files.readEnd(c.logPath, logFrom, logTail)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.log.Warn("reading the runtime's log", "op", c.op, "error", err)
+	}
+	if said := reason(logErrors(log), stderr); said != "" {
+		if e.Message != "" {
+			said = clip(e.Message + ": " + said)
+		}
+		e.Message = said
+	}
+	if e.Message == "" {
+		e.Message = fmt.Sprintf("%s did not terminate successfully: exit status %d", r.name, exit.Status)
+	}
+	return e
+}
+
+// signalBase and lastSignal frame the statuses that mean death by a signal:
+// 128+1 to 128+64. runc's own 255 is an ordinary failure.
+const (
+	signalBase = 128
+	lastSignal = 64
+)
+
+func bySignal(status uint32) bool {
+	return status > signalBase && status <= signalBase+lastSignal
+}
+
+// startError is a fork or exec that failed.
+func startError(op, name string, err error) error {
+	e := systemError(op, "starting "+name, err)
+	if errors.Is(err, errdefs.ErrFailedPrecondition) {
+		e.Class = errdefs.ErrFailedPrecondition
+	}
+	return e
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		f.Close()
+	}
+}
+
+// outputs are the collectors of one call; a nil one collects nothing.
+type outputs struct{ stdout, stderr *collector }
+
+// collect connects what the runtime itself writes. With the stdio of a container
+// in its hands there is nothing to collect: the runtime's stderr is the
+// container's.
+func (r *Runtime) collect(cmd *exec.Cmd, c *call) (o outputs, err error) {
+	if c.io != nil {
+		return o, nil
+	}
+	if o.stderr, err = newCollector(r.files, stderrTail, true); err != nil {
+		return o, err
+	}
+	cmd.Stderr = o.stderr.w
+	if !c.answer {
+		cmd.Stdout = o.stderr.w
+		return o, nil
+	}
+	if o.stdout, err = newCollector(r.files, stdoutMax, false); err != nil {
+		o.abandon()
+		return outputs{}, err
+	}
+	cmd.Stdout = o.stdout.w
+	return o, nil
+}
+
+func (o outputs) each(fn func(*collector)) {
+	for _, c := range []*collector{o.stdout, o.stderr} {
+		if c != nil {
+			fn(c)
+		}
+	}
+}
+
+func (o outputs) started() { o.each((*collector).started) }
+func (o outputs) abandon() { o.each((*collector).abandon) }
+
+// finish ends the collecting and returns what there is.
+func (o outputs) finish(grace time.Duration) (stdout, stderr []byte) {
+	if o.stdout != nil {
+		stdout, _ = o.stdout.finish(grace)
+	}
+	if o.stderr != nil {
+		stderr, _ = o.stderr.finish(grace)
+	}
+	return stdout, stderr
+}
+
+// answer ends the collecting and returns the whole of stdout.
+func (o outputs) answer() ([]byte, error) {
+	o.stderr.finish(0)
+	data, whole := o.stdout.finish(outputGrace)
+	if !whole {
+		return nil, fmt.Errorf("the answer is incomplete after %d bytes", len(data))
+	}
+	return data, nil
+}

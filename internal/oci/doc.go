@@ -1,0 +1,33 @@
+// Package oci runs the OCI runtime (runc, crun, youki): one short-lived process
+// per operation, bounded in time and in output, owned by children.Owner.
+//
+// What always holds:
+//
+//   - Every call ends. Its deadline is in the table of limits.go; a call that
+//     is still there then is killed with everything it forked, and the caller
+//     gets DeadlineExceeded.
+//   - A call is not tied to the RPC that asked for it (W17): killing runc
+//     half-way because a client went away leaves a process nobody knows.
+//     Checkpoint and Restore are the exception: they have no deadline of their
+//     own, so the client's context is the only bound they have.
+//   - Create, Exec and Restore either return a claimed *children.Child or leave
+//     nothing running. What a pid file says is never signalled, only claimed.
+//   - Whether a container still exists is asked of the runtime (`state`), never
+//     read out of the text of an error.
+//
+// go-runc is used for its types: the IO and console socket that a call is
+// given, and what State and Version answer. The calls themselves are put
+// together here and not by go-runc's functions, because those cannot carry what
+// a call needs: they hand an exec.Cmd to one process-wide Monitor, which sees
+// neither owner, deadline nor pid namespace; they collect output without a
+// bound; they hide the process that must be killed with its tree; and Exec
+// encodes the process anew into $XDG_RUNTIME_DIR or /tmp, where a shim that is
+// killed leaves it behind. The command line is the one go-runc makes, flag for
+// flag: wrappers around a runtime depend on it (--root first, then --log).
+//
+// Umask: the runtime inherits the shim's, and hands it on to an exec's process
+// unless its spec says otherwise. A umask belongs to the whole process (the
+// threads share it, clone(2) CLONE_FS), so it cannot be changed around one fork
+// while others create files. The serving shim is therefore to run with 022 and
+// to create what is private with an explicit mode; New warns if it does not.
+package oci

@@ -1,0 +1,184 @@
+package oci
+
+// process.go: the three calls that make a process of which the shim becomes the
+// parent. Order matters: the stale pid file goes, then the window opens, then
+// the runtime runs; so that the pid which is claimed was written by this call
+// and the process is no older than the window.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/go-runc"
+
+	"github.com/larkshim/lark/children"
+)
+
+// CreateCall is what Create needs.
+type CreateCall struct {
+	// PidFile is an absolute path in the bundle. It stays there: others read it.
+	PidFile string
+	// Namespace is the pid namespace that init will live in.
+	Namespace *children.PIDNamespace
+	// IO is init's stdio; nil with a Console.
+	IO runc.IO
+	// Console is where the runtime sends the terminal's master.
+	Console runc.ConsoleSocket
+	// NoPivot and NoNewKeyring pass --no-pivot and --no-new-keyring.
+	NoPivot, NoNewKeyring bool
+}
+
+// ExecCall is what Exec needs.
+type ExecCall struct {
+	// PidFile is an absolute path in the bundle, different for each exec that is
+	// under way. The process spec and the runtime's log stand beside it while
+	// the call runs. All three are gone when Exec returns.
+	PidFile string
+	// Process is the process of the OCI runtime spec, as JSON.
+	Process []byte
+	// Namespace is the pid namespace of the container.
+	Namespace *children.PIDNamespace
+	// IO is the process's stdio; nil with a Console.
+	IO runc.IO
+	// Console is where the runtime sends the terminal's master.
+	Console runc.ConsoleSocket
+}
+
+// RestoreCall is what Restore needs.
+type RestoreCall struct {
+	// PidFile is an absolute path in the bundle. It stays there.
+	PidFile string
+	// Namespace is the pid namespace that init will live in.
+	Namespace *children.PIDNamespace
+	// IO is init's stdio; nil with a Console.
+	IO runc.IO
+	// Console is where the runtime sends the terminal's master.
+	Console runc.ConsoleSocket
+	// ImagePath is the directory of the dump; WorkPath where CRIU works and
+	// logs; ParentPath that of an earlier dump. The last two may be empty.
+	ImagePath, WorkPath, ParentPath string
+	// NoPivot passes --no-pivot.
+	NoPivot bool
+}
+
+// Create makes a container whose init waits for Start, and returns that init.
+// On an error nothing that the call made is running any more.
+func (r *Runtime) Create(ctx context.Context, id string, c CreateCall) (*children.Child, error) {
+	args := append(make([]string, 0, 12), opCreate, "--bundle", r.dir, "--pid-file", c.PidFile)
+	args = withConsole(args, c.Console)
+	if c.NoPivot {
+		args = append(args, "--no-pivot")
+	}
+	if c.NoNewKeyring {
+		args = append(args, "--no-new-keyring")
+	}
+	return r.spawn(ctx, c.PidFile, &call{
+		op: opCreate, args: append(args, id), deadline: r.deadlines.Create,
+		space: c.Namespace, io: stdio(c.IO, c.Console),
+	})
+}
+
+// Exec starts a further process in a running container and returns it. On an
+// error nothing that the call made is running any more.
+func (r *Runtime) Exec(ctx context.Context, id string, c ExecCall) (*children.Child, error) {
+	spec, log := c.PidFile+".process", c.PidFile+".log"
+	if err := r.writeSpec(spec, c.Process); err != nil {
+		return nil, systemError(opExec, "writing the process spec", err)
+	}
+	args := append(make([]string, 0, 10), opExec, "--process", spec)
+	args = withConsole(args, c.Console)
+	args = append(args, "--detach", "--pid-file", c.PidFile, id)
+	child, err := r.spawn(ctx, c.PidFile, &call{
+		op: opExec, args: args, logPath: log, deadline: r.deadlines.Exec,
+		space: c.Namespace, io: stdio(c.IO, c.Console),
+	})
+	for _, path := range []string{c.PidFile, spec, log} {
+		if err := r.files.remove(path); err != nil {
+			r.log.Warn("a file of an exec stays behind", "error", err)
+		}
+	}
+	return child, err
+}
+
+// Restore makes a container from a dump and returns its init, running. It has no
+// deadline but ctx's. On an error nothing that the call made is running any more.
+func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*children.Child, error) {
+	args := append(make([]string, 0, 18), opRestore)
+	for _, p := range [][2]string{{"--image-path", c.ImagePath}, {"--work-path", c.WorkPath}, {"--parent-path", c.ParentPath}} {
+		if p[1] != "" {
+			args = append(args, p[0], p[1])
+		}
+	}
+	args = append(args, "--detach", "--pid-file", c.PidFile)
+	args = withConsole(args, c.Console)
+	if c.NoPivot {
+		args = append(args, "--no-pivot")
+	}
+	// Without it runc makes itself the subreaper, and init would be its orphan.
+	args = append(args, "-no-subreaper", "--bundle", r.dir, id)
+	return r.spawn(ctx, c.PidFile, &call{
+		op: opRestore, args: args, deadline: r.deadlines.Restore, attached: true,
+		space: c.Namespace, io: stdio(c.IO, c.Console),
+	})
+}
+
+// writeSpec writes the process spec for the runtime to read, as a plain file
+// beside the pid file.
+func (r *Runtime) writeSpec(path string, spec []byte) error {
+	err := r.files.writeNew(path, spec)
+	if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := r.files.remove(path); err != nil { // a call's whose shim was killed
+		return err
+	}
+	return r.files.writeNew(path, spec)
+}
+
+// spawn runs a call that makes a process, and claims the process.
+func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children.Child, error) {
+	if c.space == nil {
+		return nil, &Error{Op: c.op, Message: "no pid namespace given", Class: errdefs.ErrInvalidArgument}
+	}
+	if err := r.files.remove(pidFile); err != nil {
+		return nil, systemError(c.op, "a stale pid file", err)
+	}
+	window := r.owner.Begin(c.space)
+	defer window.Close()
+	done, err := r.run(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := r.readPidFile(pidFile)
+	if err != nil {
+		r.killTree(c, done.process)
+		return nil, systemError(c.op, "its process", err)
+	}
+	child, err := window.Claim(pid)
+	if err != nil {
+		r.killTree(c, done.process)
+		// The cause, a children.ClaimError, carries the class.
+		return nil, &Error{Op: c.op, Cause: err,
+			Message: clip(fmt.Sprintf("pid %d, which %s named: %v", pid, r.name, err))}
+	}
+	return child, nil
+}
+
+// stdio is what the runtime gets as its own: with a console the container has
+// its terminal, and the runtime's output is ours.
+func stdio(io runc.IO, console runc.ConsoleSocket) runc.IO {
+	if console != nil {
+		return nil
+	}
+	return io
+}
+
+func withConsole(args []string, console runc.ConsoleSocket) []string {
+	if console == nil {
+		return args
+	}
+	return append(args, "--console-socket", console.Path())
+}
