@@ -124,7 +124,7 @@ func TestOrderUnderRandomFailures(t *testing.T) {
 		rate := rapid.IntRange(0, 95).Draw(rt, "percent of failures")
 		n := rapid.IntRange(1, 60).Draw(rt, "events")
 		synctest.Test(t, func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 0))
+			rng, pauses := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, 1))
 			d := &daemon{}
 			d.set(func(ctx context.Context, topic string) error {
 				if rng.IntN(100) >= rate {
@@ -144,8 +144,8 @@ func TestOrderUnderRandomFailures(t *testing.T) {
 			defer o.Close()
 			for i := range n {
 				o.Append(exit(i))
-				if rng.IntN(3) == 0 {
-					time.Sleep(time.Duration(rng.IntN(1000)) * time.Millisecond)
+				if pauses.IntN(3) == 0 {
+					time.Sleep(time.Duration(pauses.IntN(1000)) * time.Millisecond)
 				}
 			}
 			if err := o.Drain(t.Context()); err != nil {

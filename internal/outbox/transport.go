@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -48,9 +49,10 @@ func (t *ttrpcTransport) Send(ctx context.Context, req *events.ForwardRequest) e
 		return errgrpc.ToNative(err) // an answer: the connection is good
 	}
 	t.drop()
-	// A status of DeadlineExceeded may be the server's own verdict on the
+	// The write's deadline is the attempt's, and may be noticed a moment before
+	// it. A status of DeadlineExceeded may be the server's own verdict on the
 	// deadline that the request carries; it tells no more than silence.
-	if status.Code(err) == codes.DeadlineExceeded || ctx.Err() != nil {
+	if status.Code(err) == codes.DeadlineExceeded || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
 		return fmt.Errorf("no answer: %w", errors.Join(context.Cause(ctx), context.DeadlineExceeded))
 	}
 	return err

@@ -36,8 +36,18 @@ func newServer(t testing.TB) *server {
 	return &server{t: t, path: filepath.Join(t.TempDir(), "c.sock.ttrpc"), seen: make(chan string, 1<<16)}
 }
 
-func (s *server) Forward(ctx context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
+// life is one run of containerd; nothing of it happens after its end.
+type life struct {
+	*server
+	over bool
+}
+
+func (s *life) Forward(ctx context.Context, r *events.ForwardRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return nil, errgrpc.ToGRPC(errdefs.ErrUnavailable)
+	}
 	s.topics = append(s.topics, r.Envelope.Topic)
 	n, answer := len(s.topics), s.answer
 	s.mu.Unlock()
@@ -62,7 +72,8 @@ func (s *server) serve() (stop func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	events.RegisterTTRPCEventsService(srv, s)
+	run := &life{server: s}
+	events.RegisterTTRPCEventsService(srv, run)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -70,6 +81,9 @@ func (s *server) serve() (stop func()) {
 		_ = srv.Serve(ctx, l)
 	}()
 	return func() {
+		s.mu.Lock()
+		run.over = true
+		s.mu.Unlock()
 		cancel()
 		_ = srv.Close()
 		<-ended
