@@ -76,9 +76,10 @@ func (s *server) serve() (stop func()) {
 	events.RegisterTTRPCEventsService(srv, run)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
+	conns := &connections{Listener: l}
 	go func() {
 		defer close(ended)
-		_ = srv.Serve(ctx, l)
+		_ = srv.Serve(ctx, conns)
 	}()
 	return func() {
 		s.mu.Lock()
@@ -87,6 +88,32 @@ func (s *server) serve() (stop func()) {
 		cancel()
 		_ = srv.Close()
 		<-ended
+		conns.close()
+	}
+}
+
+// connections closes them all at once, as the kernel does for a dead process.
+type connections struct {
+	net.Listener
+	mu  sync.Mutex
+	all []net.Conn
+}
+
+func (c *connections) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.mu.Lock()
+		c.all = append(c.all, conn)
+		c.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (c *connections) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.all {
+		_ = conn.Close()
 	}
 }
 
