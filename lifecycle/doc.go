@@ -24,16 +24,18 @@
 //   - reports the outcome of everything it was allowed to begin, exactly once:
 //     an accepted CreateAsked is followed by Created or CreateFailed, StartAsked
 //     by Started or StartFailed, PauseAsked by Paused or PauseFailed, ResumeAsked
-//     by Resumed or ResumeFailed, DeleteAsked by Deleted or DeleteFailed (unless
-//     it came back with AskAgain), KillAll by KillAllDone, LastLook by Looked;
+//     by Resumed or ResumeFailed, DeleteAsked by Deleted or DeleteFailed (an exec's
+//     by Deleted, and not at all if it came back with AskAgain), KillAll by KillAllDone, LastLook by Looked;
 //   - begins to wait for a process when it is told to Watch it, and not before,
 //     and then reports its exit once. Until that moment the kernel keeps a dead
 //     child as a zombie, and that is where early exits are kept: none is copied
 //     to anybody and none can be lost (the scheme of containerd's PR 8617, with
 //     the kernel in the place of the maps);
-//   - reports StartFailed of an exec only when nothing of that exec is left: a
-//     process that was forked before a later step failed is killed and reaped
-//     first. Until then the exec counts as live.
+//   - reports StartFailed of an exec or of a restore, and CreateFailed, only when
+//     nothing of it is left: a process that was forked before a later step failed
+//     is killed and reaped first. Until then an exec counts as live. What such an
+//     exec itself has left behind in a shared pid namespace is killed with the rest
+//     when init is dead.
 //
 // A Step that is refused or that breaks this contract changes nothing.
 //

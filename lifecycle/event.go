@@ -53,7 +53,7 @@ const (
 	// the init of a deferred container.
 	Started
 	// StartFailed says that it did not, or that it cannot be known. Nothing is
-	// left of an exec; a created init may still be there.
+	// left of an exec or of a restore; a created init may still be there.
 	StartFailed
 	// Paused says that the container was frozen.
 	Paused
@@ -65,7 +65,8 @@ const (
 	ResumeFailed
 	// Deleted says that Proc was removed.
 	Deleted
-	// DeleteFailed says that it was not; it may be asked for again.
+	// DeleteFailed says that the container was not; it may be asked for again. The
+	// removal of an exec needs no runtime and does not fail.
 	DeleteFailed
 	// KillAllDone says that a KillAll was carried out.
 	KillAllDone
@@ -107,8 +108,10 @@ const (
 	Announce EffectKind = iota + 1
 	// Watch begins to wait for Proc, whose exit is to be reported as Exited.
 	Watch
-	// Release lets those go on who wait for the exit of Proc. It always follows
-	// the announcement of that exit.
+	// Release lets those go on who wait for the exit of Proc. It follows the
+	// announcement of that exit, or says that there will be none because Proc could
+	// not be started, or was removed before it was. It comes once for each Proc, and
+	// before the container is forgotten.
 	Release
 	// KillAll kills every process that is left in the container's cgroup.
 	KillAll

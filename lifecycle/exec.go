@@ -48,6 +48,12 @@ func exitExec(m *Machine, e *exec, ev Event) {
 	m.settle()
 }
 
+// deleteAdded: those who wait for what will never be started go on.
+func deleteAdded(m *Machine, e *exec, ev Event) {
+	m.emit(Release, e.id)
+	deleteExec(m, e, ev)
+}
+
 func deleteExec(_ *Machine, e *exec, _ Event) { e.state = ExecDeleting }
 
 func dropExec(m *Machine, e *exec, _ Event) { delete(m.execs, e.id) }

@@ -13,26 +13,38 @@ func beginCreate(m *Machine, ev Event) {
 }
 
 func endCreate(m *Machine, ev Event) {
-	m.pid = ev.Pid
-	m.announce(TopicCreate, Init, m.pid, Exit{})
-	if m.deferred {
+	if m.deferred { // there is no process yet, whatever pid is given
 		m.state = Deferring
+		m.announce(TopicCreate, Init, 0, Exit{})
 		return
 	}
-	m.state = Waiting
+	m.state, m.pid = Waiting, ev.Pid
+	m.announce(TopicCreate, Init, m.pid, Exit{})
 	// Init may be dead already (#9103). It is watched from here on and so found to
 	// be dead after its creation was announced.
 	m.emit(Watch, Init)
 }
 
+// forget lets those go on who wait for an exec that was never started: the others
+// were let go when their exit was announced or their start had failed.
 func forget(m *Machine, _ Event) {
 	m.state = Gone
+	for p, e := range m.execs {
+		if e.state == ExecAdded {
+			m.emit(Release, p)
+		}
+	}
 	clear(m.execs)
 	m.emit(Forget, Init)
 }
 
 func endStart(m *Machine, _ Event) {
 	m.state = Running
+	m.announceStart()
+}
+
+func (m *Machine) announceStart() {
+	m.started = true
 	m.announce(TopicStart, Init, m.pid, Exit{})
 }
 
@@ -42,13 +54,26 @@ func endRestore(m *Machine, ev Event) {
 	m.emit(Watch, Init)
 }
 
+// failRestore: there is no process and there never will be one, so nobody may go
+// on waiting for it.
+func failRestore(m *Machine, _ Event) {
+	m.state = RestoreBroken
+	m.emit(Release, Init)
+}
+
+// abandon removes a container that never had a process.
+func abandon(m *Machine, _ Event) {
+	m.state = Deleting
+	m.emit(Release, Init)
+}
+
 // holdExit keeps the exit of an init that dies while the runtime starts it: not
 // known to be started yet, it must not be announced as exited.
 func holdExit(m *Machine, ev Event) { m.state, m.exit = StartingExited, ev.Exit }
 
 // endStartExited: the runtime says that it has started an init that is dead.
 func endStartExited(m *Machine, ev Event) {
-	m.announce(TopicStart, Init, m.pid, Exit{})
+	m.announceStart()
 	beginExit(m, ev)
 }
 
@@ -78,6 +103,11 @@ func (m *Machine) killRest() {
 		m.killing = killingAgain
 	}
 }
+
+// killUnderWay and lookUnderWay: an answer that was not asked for must not end the
+// container.
+func killUnderWay(m *Machine) bool { return m.killing != notKilling }
+func lookUnderWay(m *Machine) bool { return m.looking }
 
 func endKillAll(m *Machine, _ Event) {
 	again := m.killing == killingAgain
@@ -134,7 +164,7 @@ func endDelete(m *Machine, ev Event) {
 }
 
 // failDelete makes it possible to ask again. A container that never had a process
-// stays one that cannot be started.
+// stays one that cannot be started, and for which nobody waits any more.
 func failDelete(m *Machine, _ Event) {
 	m.state = Stopped
 	if m.pid == 0 {

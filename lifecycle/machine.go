@@ -20,7 +20,9 @@ type Machine struct {
 	shared bool
 	// deferred: no process before Start.
 	deferred bool
-	killing  killing
+	// started: its start was announced.
+	started bool
+	killing killing
 	// looking: the last look was asked for.
 	looking bool
 	execs   map[Proc]*exec
@@ -67,7 +69,7 @@ func (m *Machine) Step(ev Event) ([]Effect, error) {
 	switch {
 	case c.refuse != nil:
 		return nil, c.refuse
-	case c.never || !c.written():
+	case c.never || !c.written() || c.owed != nil && !c.owed(m):
 		return nil, fmt.Errorf("%w: %v in state %v", ErrContract, ev.Kind, m.state)
 	case c.init != nil:
 		c.init(m, ev)
@@ -122,10 +124,7 @@ type View struct {
 // exit shows only once it is announced.
 func (m *Machine) View(p Proc) (View, bool) {
 	if p == Init {
-		v := View{Status: statusOf[m.state], Pid: m.pid}
-		if v.Status == StatusStopped {
-			v.Exit = m.exit
-		}
+		v := m.viewInit()
 		return v, v.Status != StatusUnknown
 	}
 	e := m.execs[p]
@@ -133,13 +132,31 @@ func (m *Machine) View(p Proc) (View, bool) {
 		return View{}, false
 	}
 	v := View{Status: execStatusOf[e.state], Pid: e.pid}
-	if v.Status == StatusStopped {
+	switch {
+	case v.Status != StatusStopped:
+	case e.pid == 0: // being deleted, and it never ran: no exit was announced
+		v.Status = StatusCreated
+	default:
 		v.Exit = e.exit
 	}
 	if v.Status == StatusRunning && statusOf[m.state] == StatusPaused {
 		v.Status = StatusPaused
 	}
 	return v, true
+}
+
+// viewInit corrects what the state alone says by what was announced: a container
+// that never ran is not shown as running while its exit is held, nor as stopped
+// while it is deleted without ever having had a process.
+func (m *Machine) viewInit() View {
+	v := View{Status: statusOf[m.state], Pid: m.pid}
+	switch {
+	case v.Status == StatusRunning && !m.started, v.Status == StatusStopped && m.pid == 0:
+		v.Status = StatusCreated
+	case v.Status == StatusStopped:
+		v.Exit = m.exit
+	}
+	return v
 }
 
 // Execs calls f for every exec, in no order, until it returns false.

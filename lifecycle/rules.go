@@ -36,21 +36,28 @@ var (
 	errCondemned    = fmt.Errorf("container is about to be deleted: %w", errdefs.ErrFailedPrecondition)
 )
 
-// cell is what one event does in one state: exactly one of its fields is set.
+// cell is what one event does in one state: exactly one of its fields is set, but
+// for owed, which only goes with init.
 type cell struct {
 	// refuse is the answer to a client.
 	refuse error
 	// init and exec carry the event out.
 	init func(*Machine, Event)
 	exec func(*Machine, *exec, Event)
+	// owed says whether the event was asked for; if not, it cannot happen while the
+	// contract is kept. Nil where the state alone says so.
+	owed func(*Machine) bool
 	// nothing: the event is in order and changes nothing.
 	nothing bool
 	// never: the event cannot happen while the contract is kept.
 	never bool
 }
 
-func refuse(err error) cell                      { return cell{refuse: err} }
-func do(f func(*Machine, Event)) cell            { return cell{init: f} }
+func refuse(err error) cell           { return cell{refuse: err} }
+func do(f func(*Machine, Event)) cell { return cell{init: f} }
+func doOwed(owed func(*Machine) bool, f func(*Machine, Event)) cell {
+	return cell{init: f, owed: owed}
+}
 func doExec(f func(*Machine, *exec, Event)) cell { return cell{exec: f} }
 func (c cell) written() bool {
 	return c.refuse != nil || c.init != nil || c.exec != nil || c.nothing || c.never
@@ -135,7 +142,7 @@ var (
 		Waiting: alive(asked(created, do(to(Starting)), accept, refuse(errNotStarted),
 			refuse(errNotPaused), accept, refuse(errNotStarted), do(condemn)), exit),
 		Deferring: on(asked(created, do(to(Restoring)), refuse(errNoProcess), refuse(errNoProcess),
-			refuse(errNotPaused), refuse(errNoProcess), refuse(errNoProcess), do(to(Deleting))), OutOfMemory, nothing),
+			refuse(errNotPaused), refuse(errNoProcess), refuse(errNoProcess), do(abandon)), OutOfMemory, nothing),
 		Starting: on(on(alive(asked(created, refuse(errStarting), accept, refuse(errStarting),
 			refuse(errNotPaused), accept, refuse(errStarting), refuse(errStillRunning)), holdExit),
 			Started, do(endStart)), StartFailed, do(to(StartBroken))),
@@ -144,7 +151,7 @@ var (
 			Started, do(endStartExited)), StartFailed, do(beginExit)), OutOfMemory, do(announceOOM)),
 		Restoring: on(on(on(asked(created, refuse(errStarting), refuse(errNoProcess), refuse(errStarting),
 			refuse(errNotPaused), refuse(errNoProcess), refuse(errStarting), refuse(errStillRunning)),
-			Started, do(endRestore)), StartFailed, do(to(RestoreBroken))), OutOfMemory, do(announceOOM)),
+			Started, do(endRestore)), StartFailed, do(failRestore)), OutOfMemory, do(announceOOM)),
 		StartBroken: alive(asked(created, refuse(errStartFailed), accept, refuse(errNotStarted),
 			refuse(errNotPaused), refuse(errNotStarted), refuse(errNotStarted), do(condemn)), exit),
 		RestoreBroken: on(asked(created, refuse(errStartFailed), refuse(errNoProcess), refuse(errNoProcess),
@@ -163,7 +170,7 @@ var (
 			refuse(errNotPaused), refuse(errCondemned), refuse(errNotStarted), do(condemn)), exit),
 		Exiting: on(on(on(late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),
 			refuse(errNotPaused), refuse(errNotRunning), refuse(errNotRunning), refuse(errStillRunning))),
-			KillAllDone, do(endKillAll)), Looked, do(endExit)), OutOfMemory, do(announceOOM)),
+			KillAllDone, doOwed(killUnderWay, endKillAll)), Looked, doOwed(lookUnderWay, endExit)), OutOfMemory, do(announceOOM)),
 		Stopped: late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),
 			refuse(errNotPaused), refuse(errNotRunning), refuse(errNotRunning), do(to(Deleting)))),
 		Deleting: on(on(late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),
@@ -184,7 +191,7 @@ var (
 	execTable = [numExecStates]row{
 		ExecAbsent: on(on(execAsked(doExec(addExec), refuse(errNoExec), refuse(errNoExec), refuse(errNoExec)),
 			Deleted, nothing), Exited, never),
-		ExecAdded: execAsked(refuse(errExists), doExec(beginExec), refuse(errNotStarted), doExec(deleteExec)),
+		ExecAdded: execAsked(refuse(errExists), doExec(beginExec), refuse(errNotStarted), doExec(deleteAdded)),
 		ExecStarting: on(on(execAsked(refuse(errExists), refuse(errStarting), refuse(errStarting), refuse(errStillRunning)),
 			Started, doExec(endExecStart)), StartFailed, doExec(failExecStart)),
 		ExecBroken: execAsked(refuse(errExists), refuse(errStartFailed), refuse(errNotStarted), doExec(deleteExec)),

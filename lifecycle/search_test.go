@@ -1,0 +1,263 @@
+package lifecycle
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// graph is what a search has seen.
+type graph struct {
+	search *search
+	states []world
+	index  map[world]uint32
+	// cameFrom and cameBy lead back to the beginning on a shortest way.
+	cameFrom []uint32
+	// edges of state i are edges[first[i]:first[i+1]], those of steps that must
+	// happen with mustBit set. Those that lead back to the same state are left out.
+	edges []uint32
+	first []uint32
+	// transitions counts every step taken, those that change nothing too.
+	transitions int
+	took        time.Duration
+
+	bad   *violation
+	badAt uint32
+	// badBy is the step that broke the promise.
+	badBy step
+}
+
+const mustBit = 1 << 31
+
+// explore searches breadth first from a container that nothing was asked of, to
+// exhaustion or to the first broken promise. keep keeps the edges.
+func explore(s *search, keep bool) *graph {
+	g := &graph{search: s, index: map[world]uint32{}}
+	began := time.Now()
+	g.add(world{}, 0)
+	var buf []step
+	for at := 0; at < len(g.states); at++ {
+		if keep {
+			g.first = append(g.first, uint32(len(g.edges)))
+		}
+		from := g.states[at]
+		buf = from.steps(buf, s.execs)
+		for _, st := range buf {
+			g.transitions++
+			to, bad := s.take(&from, st)
+			if bad != nil {
+				g.bad, g.badAt, g.badBy = bad, uint32(at), st
+				g.took = time.Since(began)
+				return g
+			}
+			if to == from {
+				continue
+			}
+			i := g.add(to, uint32(at))
+			if keep {
+				if st.must {
+					i |= mustBit
+				}
+				g.edges = append(g.edges, i)
+			}
+		}
+	}
+	if keep {
+		g.first = append(g.first, uint32(len(g.edges)))
+	}
+	g.took = time.Since(began)
+	return g
+}
+
+func (g *graph) add(w world, from uint32) uint32 {
+	if i, ok := g.index[w]; ok {
+		return i
+	}
+	i := uint32(len(g.states))
+	g.index[w] = i
+	g.states = append(g.states, w)
+	g.cameFrom = append(g.cameFrom, from)
+	return i
+}
+
+// trace tells the shortest way to the broken promise.
+func (g *graph) trace() string {
+	return g.pathTo(g.badAt) + line(g.badBy) + "\n=> " + g.bad.String() + "\n"
+}
+
+func (g *graph) pathTo(at uint32) string {
+	var way []uint32
+	for ; at != 0; at = g.cameFrom[at] {
+		way = append(way, at)
+	}
+	var b strings.Builder
+	from := uint32(0)
+	for i := len(way) - 1; i >= 0; i-- {
+		f := g.states[from]
+		for _, st := range f.steps(nil, g.search.execs) {
+			if to, _ := g.search.take(&f, st); to == g.states[way[i]] {
+				b.WriteString(line(st) + "\n")
+				break
+			}
+		}
+		from = way[i]
+	}
+	return b.String()
+}
+
+var opNames = [...]string{
+	opFork: "is forked", opDie: "dies", opReap: "is reaped", opFail: ": the runtime call fails or is killed",
+	opKillAll: ": all that is left is killed", opKillInit: "is killed", opSpawn: "leaves a process behind",
+	opVanish: ": what was left behind ends",
+}
+
+func line(st step) string {
+	name := "init"
+	if st.who != theInit {
+		name = "exec " + string(st.who.id())
+	}
+	if st.op != opAsk && st.op != opTell {
+		return "    " + name + " " + opNames[st.op]
+	}
+	s := st.kind.String() + " " + name
+	for _, f := range []struct {
+		on   bool
+		name string
+	}{{st.shared, " shared"}, {st.deferred, " deferred"}, {st.oom, " oom"}} {
+		if f.on {
+			s += f.name
+		}
+	}
+	return s
+}
+
+// TestSearch is the proof of the rules: with two execs, and once more with three
+// where there is time.
+func TestSearch(t *testing.T) {
+	for _, execs := range searchExecs {
+		g := explore(newSearch(theRules, execs), true)
+		fmt.Printf("lifecycle: 1 container, %d execs, every event: %d states, %d transitions, %v\n",
+			execs, len(g.states), g.transitions, g.took.Round(time.Millisecond))
+		if g.bad != nil {
+			t.Fatalf("a promise is broken:\n%s", g.trace())
+		}
+		g.everyStateEnds(t)
+		g.mustEnds(t)
+		g.search.everyCellIsUsed(t)
+	}
+}
+
+// TestSearchApart searches without telling states alike that differ only in which
+// exec is which: the reduction hides nothing.
+func TestSearchApart(t *testing.T) {
+	s := newSearch(theRules, min(2, searchExecs[0]))
+	s.apart = true
+	if g := explore(s, false); g.bad != nil {
+		t.Fatalf("a promise is broken:\n%s", g.trace())
+	}
+}
+
+// everyCellIsUsed: a cell that does or refuses something is met by the search, so
+// that none is proved by never being tried.
+func (s *search) everyCellIsUsed(t *testing.T) {
+	for st := range numStates {
+		for k := range numKinds {
+			if c := s.rules.init[st][k]; k != ExecAsked && !c.never && s.hit[st][k] == 0 {
+				t.Errorf("no way leads to %v in state %v", k, st)
+			}
+		}
+		if s.hitGate[st] == 0 {
+			t.Errorf("no exec is asked for in state %v", st)
+		}
+	}
+	for st := range numExecStates {
+		for k := range numKinds {
+			if c := s.rules.exec[st][k]; !c.never && s.hitExec[st][k] == 0 {
+				t.Errorf("no way leads to %v in exec state %v", k, st)
+			}
+		}
+	}
+}
+
+// everyStateEnds: some way leads from every state to a container that is gone.
+func (g *graph) everyStateEnds(t *testing.T) {
+	back, start := g.backward()
+	ends := make([]bool, len(g.states))
+	var todo []uint32
+	for i := range g.states {
+		if g.states[i].forgotten {
+			ends[i] = true
+			todo = append(todo, uint32(i))
+		}
+	}
+	for len(todo) > 0 {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, from := range back[start[at]:start[at+1]] {
+			if !ends[from] {
+				ends[from] = true
+				todo = append(todo, from)
+			}
+		}
+	}
+	for i, ok := range ends {
+		if !ok {
+			t.Fatalf("a dead end: no way leads from here to a container that is gone:\n%s%+v", g.pathTo(uint32(i)), g.states[i])
+		}
+	}
+}
+
+// backward turns the edges round.
+func (g *graph) backward() (back, start []uint32) {
+	start = make([]uint32, len(g.states)+1)
+	for _, e := range g.edges {
+		start[e&^mustBit+1]++
+	}
+	for i := range g.states {
+		start[i+1] += start[i]
+	}
+	fill := append([]uint32(nil), start...)
+	back = make([]uint32, len(g.edges))
+	for at := range g.states {
+		for _, e := range g.edges[g.first[at]:g.first[at+1]] {
+			to := e &^ mustBit
+			back[fill[to]] = uint32(at)
+			fill[to]++
+		}
+	}
+	return back, start
+}
+
+// mustEnds: what must happen comes to an end, in whatever order it happens. With
+// what is checked of the states in which nothing must happen any more it follows
+// that whatever is owed is paid.
+func (g *graph) mustEnds(t *testing.T) {
+	in := make([]uint32, len(g.states))
+	for _, e := range g.edges {
+		if e&mustBit != 0 {
+			in[e&^mustBit]++
+		}
+	}
+	var todo []uint32
+	for i, n := range in {
+		if n == 0 {
+			todo = append(todo, uint32(i))
+		}
+	}
+	seen := 0
+	for ; len(todo) > 0; seen++ {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for _, e := range g.edges[g.first[at]:g.first[at+1]] {
+			if to := e &^ mustBit; e&mustBit != 0 {
+				if in[to]--; in[to] == 0 {
+					todo = append(todo, to)
+				}
+			}
+		}
+	}
+	if seen != len(g.states) {
+		t.Fatalf("%d states are on a circle of steps that must happen", len(g.states)-seen)
+	}
+}
