@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/go-runc"
 
 	"github.com/larkshim/lark/children"
 )
@@ -28,13 +27,16 @@ type call struct {
 	// space is where the process that the call makes will live; nil if it makes
 	// none.
 	space *children.PIDNamespace
-	// io is the stdio of the container's process, which the runtime hands on.
-	// Without it the runtime's stderr is collected.
-	io    runc.IO
+	// io is the stdio of the container's process. Without it, or with a terminal
+	// in it, the runtime's stderr is collected.
+	io    IO
 	stdin *os.File // closed by run
 	// answer: stdout is the answer, and is wanted whole.
 	answer bool
 }
+
+// handsOn tells whether the runtime's stdio is the container's.
+func (c *call) handsOn() bool { return c.io != nil && c.io.ConsolePath() == "" }
 
 // outcome is a call that has exited with status 0.
 type outcome struct {
@@ -64,8 +66,8 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 		return outcome{}, startError(c.op, r.name, err)
 	}
 	out.started()
-	if closer, ok := c.io.(runc.StartCloser); ok {
-		if err := closer.CloseAfterStart(); err != nil {
+	if c.io != nil {
+		if err := c.io.CloseAfterStart(); err != nil {
 			r.log.Warn("closing the runtime's side of the stdio", "op", c.op, "error", err)
 		}
 	}
@@ -105,7 +107,7 @@ func (r *Runtime) command(c *call) *exec.Cmd {
 	if c.stdin != nil {
 		cmd.Stdin = c.stdin
 	}
-	if c.io != nil {
+	if c.handsOn() {
 		c.io.Set(cmd)
 	}
 	return cmd
@@ -200,7 +202,7 @@ type outputs struct{ stdout, stderr *collector }
 // in its hands there is nothing to collect: the runtime's stderr is the
 // container's.
 func (r *Runtime) collect(cmd *exec.Cmd, c *call) (o outputs, err error) {
-	if c.io != nil {
+	if c.handsOn() {
 		return o, nil
 	}
 	if o.stderr, err = newCollector(r.files, stderrTail, true); err != nil {

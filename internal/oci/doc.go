@@ -15,10 +15,9 @@
 //   - Whether a container still exists is asked of the runtime (`state`), never
 //     read out of the text of an error.
 //
-// go-runc is used for its types: the IO and console socket that a call is
-// given, and what State and Version answer. The calls themselves are put
-// together here and not by go-runc's functions, because those cannot carry what
-// a call needs: they hand an exec.Cmd to one process-wide Monitor, which sees
+// Of go-runc the answer of State is used. The calls themselves are put together
+// here and not by go-runc's functions, because those cannot carry what a call
+// needs: they hand an exec.Cmd to one process-wide Monitor, which sees
 // neither owner, deadline nor pid namespace; they collect output without a
 // bound; they hide the process that must be killed with its tree; and Exec
 // encodes the process anew into $XDG_RUNTIME_DIR or /tmp, where a shim that is

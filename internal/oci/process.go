@@ -10,12 +10,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/go-runc"
 
 	"github.com/larkshim/lark/children"
 )
+
+// IO is the stdio of a process that a call makes. The runtime is given it as its
+// own, and hands it on.
+type IO interface {
+	// Set connects the runtime's stdin, stdout and stderr.
+	Set(*exec.Cmd)
+	// CloseAfterStart is called once the runtime holds its copies.
+	CloseAfterStart() error
+	// ConsolePath is the socket to which the runtime sends the master of the
+	// process's terminal; empty if there is no terminal. If there is one, Set is
+	// not called and what the runtime writes is collected.
+	ConsolePath() string
+}
 
 // CreateCall is what Create needs.
 type CreateCall struct {
@@ -23,10 +36,8 @@ type CreateCall struct {
 	PidFile string
 	// Namespace is the pid namespace that init will live in.
 	Namespace *children.PIDNamespace
-	// IO is init's stdio; nil with a Console.
-	IO runc.IO
-	// Console is where the runtime sends the terminal's master.
-	Console runc.ConsoleSocket
+	// IO is init's stdio.
+	IO IO
 	// NoPivot and NoNewKeyring pass --no-pivot and --no-new-keyring.
 	NoPivot, NoNewKeyring bool
 }
@@ -41,10 +52,8 @@ type ExecCall struct {
 	Process []byte
 	// Namespace is the pid namespace of the container.
 	Namespace *children.PIDNamespace
-	// IO is the process's stdio; nil with a Console.
-	IO runc.IO
-	// Console is where the runtime sends the terminal's master.
-	Console runc.ConsoleSocket
+	// IO is the process's stdio.
+	IO IO
 }
 
 // RestoreCall is what Restore needs.
@@ -53,10 +62,8 @@ type RestoreCall struct {
 	PidFile string
 	// Namespace is the pid namespace that init will live in.
 	Namespace *children.PIDNamespace
-	// IO is init's stdio; nil with a Console.
-	IO runc.IO
-	// Console is where the runtime sends the terminal's master.
-	Console runc.ConsoleSocket
+	// IO is init's stdio.
+	IO IO
 	// ImagePath is the directory of the dump; WorkPath where CRIU works and
 	// logs; ParentPath that of an earlier dump. The last two may be empty.
 	ImagePath, WorkPath, ParentPath string
@@ -68,7 +75,7 @@ type RestoreCall struct {
 // On an error nothing that the call made is running any more.
 func (r *Runtime) Create(ctx context.Context, id string, c CreateCall) (*children.Child, error) {
 	args := append(make([]string, 0, 12), opCreate, "--bundle", r.dir, "--pid-file", c.PidFile)
-	args = withConsole(args, c.Console)
+	args = withConsole(args, c.IO)
 	if c.NoPivot {
 		args = append(args, "--no-pivot")
 	}
@@ -77,7 +84,7 @@ func (r *Runtime) Create(ctx context.Context, id string, c CreateCall) (*childre
 	}
 	return r.spawn(ctx, c.PidFile, &call{
 		op: opCreate, args: append(args, id), deadline: r.deadlines.Create,
-		space: c.Namespace, io: stdio(c.IO, c.Console),
+		space: c.Namespace, io: c.IO,
 	})
 }
 
@@ -89,11 +96,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, c ExecCall) (*children.Ch
 		return nil, systemError(opExec, "writing the process spec", err)
 	}
 	args := append(make([]string, 0, 10), opExec, "--process", spec)
-	args = withConsole(args, c.Console)
+	args = withConsole(args, c.IO)
 	args = append(args, "--detach", "--pid-file", c.PidFile, id)
 	child, err := r.spawn(ctx, c.PidFile, &call{
 		op: opExec, args: args, logPath: log, deadline: r.deadlines.Exec,
-		space: c.Namespace, io: stdio(c.IO, c.Console),
+		space: c.Namespace, io: c.IO,
 	})
 	for _, path := range []string{c.PidFile, spec, log} {
 		if err := r.files.remove(path); err != nil {
@@ -113,7 +120,7 @@ func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*child
 		}
 	}
 	args = append(args, "--detach", "--pid-file", c.PidFile)
-	args = withConsole(args, c.Console)
+	args = withConsole(args, c.IO)
 	if c.NoPivot {
 		args = append(args, "--no-pivot")
 	}
@@ -121,7 +128,7 @@ func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*child
 	args = append(args, "-no-subreaper", "--bundle", r.dir, id)
 	return r.spawn(ctx, c.PidFile, &call{
 		op: opRestore, args: args, deadline: r.deadlines.Restore, attached: true,
-		space: c.Namespace, io: stdio(c.IO, c.Console),
+		space: c.Namespace, io: c.IO,
 	})
 }
 
@@ -167,18 +174,11 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 	return child, nil
 }
 
-// stdio is what the runtime gets as its own: with a console the container has
-// its terminal, and the runtime's output is ours.
-func stdio(io runc.IO, console runc.ConsoleSocket) runc.IO {
-	if console != nil {
-		return nil
-	}
-	return io
-}
-
-func withConsole(args []string, console runc.ConsoleSocket) []string {
-	if console == nil {
+// withConsole adds where the terminal's master is to be sent, if there is to be a
+// terminal.
+func withConsole(args []string, io IO) []string {
+	if io == nil || io.ConsolePath() == "" {
 		return args
 	}
-	return append(args, "--console-socket", console.Path())
+	return append(args, "--console-socket", io.ConsolePath())
 }
