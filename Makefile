@@ -1,0 +1,131 @@
+# `make` builds the static binaries into bin/. `make help` lists the rest.
+#
+# Every target installs or fetches what it needs and the machine lacks: packages
+# through apt-get, Go and containerd from the Go module proxy, into a cache
+# outside the checkout (build/env.sh). Nothing is fetched that is there already.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.NOTPARALLEL: # the tests share two cores and their timings matter; go builds in parallel by itself
+.SUFFIXES:
+.DEFAULT_GOAL := build
+
+# env puts a Go that is new enough into PATH and defines need_all, say and die.
+env := . build/env.sh
+peers := build/peers.sh
+
+# What the tests run, as PROGRAM:PACKAGE.
+runtime_packages := runc:runc busybox:busybox-static
+test_packages := $(runtime_packages) containerd:containerd gcc:gcc /usr/include/stdio.h:libc6-dev \
+	crun:crun strace:strace lsof:lsof ps:procps unshare:util-linux ip:iproute2
+
+# The containerd that is built to test against, beside the system's, and those
+# that are built only to compare with.
+CONTAINERD := containerd-2.4.2
+OTHERS := containerd-1.7.35 runc-1.5.2
+
+# Packages whose tests the race detector cannot run; they are tested without.
+# (None: it needs cgo and gcc only, and those are installed.)
+NORACE ?=
+
+GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w'
+
+STORM_CONTAINERS ?= 500
+SOAK_SECONDS ?= 3600
+FUZZ_SECONDS ?= 30
+TEST_TIMEOUT ?= 10m
+
+.PHONY: build
+build: ## build bin/containerd-shim-lark-v2 and bin/lark, static (the default)
+	@$(env)
+	$(GO_BUILD) -o bin/ ./cmd/...
+
+.PHONY: cross
+cross: ## build for arm64 and amd64, into bin/arm64 and bin/amd64
+	@$(env)
+	for arch in arm64 amd64; do GOARCH=$$arch $(GO_BUILD) -o bin/$$arch/ ./cmd/...; done
+
+.PHONY: install
+install: build ## install the binaries into PREFIX/bin (PREFIX=/usr/local)
+	@install -D -t $(DESTDIR)$(or $(PREFIX),/usr/local)/bin bin/containerd-shim-lark-v2 bin/lark
+
+rootfs: build/rootfs.sh
+	@$(env)
+	need_all $(runtime_packages)
+	build/rootfs.sh rootfs
+
+.PHONY: demo
+demo: build rootfs ## run a container and 100 execs at once, and check the order of their events
+	@bin/lark run --rootfs rootfs --execs 100 -- sleep 600
+
+.PHONY: lint
+lint: ## gofmt and go vet, of both modules
+	@$(env)
+	build/lint.sh
+
+.PHONY: test
+test: lint build cross unit e2e ## everything that must hold: about a quarter of an hour on two cores
+
+.PHONY: unit
+unit: packages ## the main module's tests, with the race detector
+	@$(env)
+	build/unit.sh $(TEST_TIMEOUT) $(NORACE)
+
+.PHONY: e2e
+e2e: build peers ## the tests against a real containerd: the system's (1.6 on Debian 12) and 2.4
+	@$(env)
+	build/e2e.sh $(STORM_CONTAINERS)
+
+.PHONY: storm
+storm: build peers ## only the storms: STORM_CONTAINERS=500 under each containerd
+	@$(env)
+	build/storm.sh $(STORM_CONTAINERS) 0
+
+.PHONY: soak
+soak: build peers ## storms for SOAK_SECONDS=3600 under each containerd
+	@$(env)
+	build/storm.sh 0 $(SOAK_SECONDS)
+
+.PHONY: bench-execs
+bench-execs: build peers ## 100 execs at once: lark's shim against containerd's own, under both containerds
+	@$(env)
+	cd e2e
+	LARK_E2E_BENCH=1 go test -count=1 -timeout 60m -v -run '^TestExecBench$$' ./execbench | grep -v '^=== '
+
+.PHONY: bench
+bench: packages others ## the Go benchmarks
+	@$(env)
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZ_SECONDS=30
+	@$(env)
+	build/fuzz.sh $(FUZZ_SECONDS)
+
+.PHONY: conformance
+conformance: build packages peers others ## containerd's own integration tests, Docker and CRI, over lark
+	@$(env)
+	cd e2e
+	go run ./conformance -shim ../bin/containerd-shim-lark-v2 $(CONFORMANCE)
+
+.PHONY: packages
+packages: # what the tests need of the system's packages
+	@$(env)
+	need_all $(test_packages)
+
+.PHONY: peers
+peers: packages # the containerd that is built to test against
+	@$(peers) $(CONTAINERD) >/dev/null
+
+.PHONY: others
+others: packages # further versions, for comparisons
+	@$(peers) $(OTHERS) >/dev/null
+
+.PHONY: clean
+clean: ## remove what was built here; the cache outside the checkout stays
+	@rm -rf bin rootfs
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "%-12s %s\n", $$1, $$2}'

@@ -1,0 +1,14 @@
+#!/bin/bash
+# The tests against a real containerd: build/e2e.sh CONTAINERS
+# The storms come last and alone, so that their figures mean something.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. build/env.sh
+
+build/which-containerd.sh
+(
+	cd e2e
+	mapfile -t packages < <(go list ./... | grep -v -e /storm$)
+	go test -count=1 -p 1 -timeout 15m "${packages[@]}"
+)
+build/storm.sh "$1" 0

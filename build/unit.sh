@@ -1,0 +1,21 @@
+#!/bin/bash
+# The main module's tests: build/unit.sh TIMEOUT [PACKAGE...]
+# with the race detector where there is gcc; the packages named are tested
+# without, since it cannot run them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. build/env.sh
+timeout=$1
+shift
+
+race=-race
+if ! command -v gcc >/dev/null; then
+	say "no gcc: the tests run without the race detector"
+	race=
+fi
+mapfile -t packages < <(go list ./... | grep -vxF -e "$(printf '%s\n' "${@:-none}")")
+CGO_ENABLED=${race:+1} go test ${race:+$race} -timeout "$timeout" "${packages[@]}"
+if [ $# -gt 0 ]; then
+	say "without the race detector, which cannot run them: $*"
+	go test -timeout "$timeout" "$@"
+fi
