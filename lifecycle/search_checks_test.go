@@ -67,6 +67,8 @@ func (s *search) announced(e Effect, p who) {
 	}
 	s.mustBe(p, e.Pid, e.Exit)
 	switch e.Topic {
+	case TopicOOM:
+		s.oom = true
 	case TopicCreate:
 		if c.created {
 			s.fail("1", "created twice")
@@ -158,6 +160,8 @@ func (s *search) announcedExecExit(x *execWorld, p who) {
 func (s *search) announcedInitExit() {
 	c := &s.cur
 	switch {
+	case s.now.kind == Started && !c.started:
+		s.fail("1", "the exit of init is announced before its start")
 	case c.exited:
 		s.fail("2", "the exit of init is announced twice")
 	case c.proc != told:
@@ -249,6 +253,9 @@ func (s *search) wereTold() {
 		s.fail("18", "started, and it is not announced")
 	case st.kind == Started && st.who != theInit && !c.execs[st.who].started:
 		s.fail("18", "exec %q is started, and it is not announced", st.who.id())
+	case st.kind == Looked && st.oom && !s.oom,
+		st.kind == OutOfMemory && c.created && c.proc != noProc && !c.exited && !s.oom:
+		s.fail("17", "an OOM kill is not announced")
 	case st.kind == Deleted && st.who == theInit && !c.deleted:
 		s.fail("16", "deleted, and it is not announced")
 	case st.kind == Deleted && st.who != theInit && !c.forgotten:
@@ -309,6 +316,8 @@ func (s *search) quiet() {
 	c := &s.cur
 	dead := c.proc == zombie || c.proc == reaped || c.proc == told
 	switch {
+	case dead && !c.exited && c.shared && c.execAlive():
+		s.fail("6 (W1, W18)", "init is dead, an exec lives in its stead, nobody kills it and nothing ends")
 	case dead && !c.exited && !c.forgotten && !c.watched:
 		s.fail("9", "init is dead, nobody waits for it and its exit is never announced")
 	case dead && !c.exited && !c.forgotten:

@@ -37,6 +37,8 @@ type search struct {
 	bad *violation
 	// again: the machine answered AskAgain.
 	again bool
+	// oom: an OOM kill was announced.
+	oom bool
 }
 
 func newSearch(r *rules, execs int) *search {
@@ -111,7 +113,7 @@ func (s *search) mustBe(p who, pid int, exit Exit) {
 
 // take takes one step from w. The violation is nil if nothing was broken.
 func (s *search) take(w *world, st step) (world, *violation) {
-	s.was, s.cur, s.now, s.bad, s.again = *w, *w, st, nil, false
+	s.was, s.cur, s.now, s.bad, s.again, s.oom = *w, *w, st, nil, false, false
 	switch st.op {
 	case opAsk:
 		s.ask()
@@ -168,6 +170,9 @@ func (s *search) ask() {
 	}
 	s.accepted()
 	s.observe(effects)
+	if s.again && !s.cur.killInit {
+		s.fail("16 (W3)", "who deletes a created init is told to wait for its exit, and nobody kills it")
+	}
 	s.save(&s.cur)
 }
 

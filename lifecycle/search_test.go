@@ -83,7 +83,11 @@ func (g *graph) add(w world, from uint32) uint32 {
 
 // trace tells the shortest way to the broken promise.
 func (g *graph) trace() string {
-	return g.pathTo(g.badAt) + line(g.badBy) + "\n=> " + g.bad.String() + "\n"
+	by := ""
+	if g.badBy != (step{}) {
+		by = line(g.badBy) + "\n"
+	}
+	return g.pathTo(g.badAt) + by + "=> " + g.bad.String() + "\n"
 }
 
 func (g *graph) pathTo(at uint32) string {
@@ -107,12 +111,19 @@ func (g *graph) pathTo(at uint32) string {
 }
 
 var opNames = [...]string{
-	opFork: "is forked", opDie: "dies", opReap: "is reaped", opFail: ": the runtime call fails or is killed",
-	opKillAll: ": all that is left is killed", opKillInit: "is killed", opSpawn: "leaves a process behind",
-	opVanish: ": what was left behind ends",
+	opFork: "is forked", opDie: "dies", opReap: "is reaped", opFail: ": its runtime call fails, or is killed",
+	opKillInit: "is killed",
 }
 
 func line(st step) string {
+	switch st.op {
+	case opKillAll:
+		return "    all that is left in the container is killed"
+	case opSpawn:
+		return "    a process is left behind in the container"
+	case opVanish:
+		return "    what was left behind ends"
+	}
 	name := "init"
 	if st.who != theInit {
 		name = "exec " + string(st.who.id())
@@ -142,7 +153,9 @@ func TestSearch(t *testing.T) {
 		if g.bad != nil {
 			t.Fatalf("a promise is broken:\n%s", g.trace())
 		}
-		g.everyStateEnds(t)
+		if g.bad, g.badAt = g.deadEnd(); g.bad != nil {
+			t.Fatalf("%s", g.trace())
+		}
 		g.mustEnds(t)
 		g.search.everyCellIsUsed(t)
 	}
@@ -180,8 +193,8 @@ func (s *search) everyCellIsUsed(t *testing.T) {
 	}
 }
 
-// everyStateEnds: some way leads from every state to a container that is gone.
-func (g *graph) everyStateEnds(t *testing.T) {
+// deadEnd finds a state from which no way leads to a container that is gone.
+func (g *graph) deadEnd() (*violation, uint32) {
 	back, start := g.backward()
 	ends := make([]bool, len(g.states))
 	var todo []uint32
@@ -203,9 +216,10 @@ func (g *graph) everyStateEnds(t *testing.T) {
 	}
 	for i, ok := range ends {
 		if !ok {
-			t.Fatalf("a dead end: no way leads from here to a container that is gone:\n%s%+v", g.pathTo(uint32(i)), g.states[i])
+			return &violation{rule: "dead end", text: "no way leads from here to a container that is gone"}, uint32(i)
 		}
 	}
+	return nil, 0
 }
 
 // backward turns the edges round.
