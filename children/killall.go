@@ -180,7 +180,7 @@ func (o *Owner) walkCgroup(dir string, do func(dir string) error) error {
 	}
 	var names []string
 	err := retry(func() (err error) {
-		names, err = o.sys.readDir(dir)
+		names, err = o.sys.subDirs(dir)
 		return err
 	})
 	if gone(err) {
@@ -190,12 +190,7 @@ func (o *Owner) walkCgroup(dir string, do func(dir string) error) error {
 		return err
 	}
 	for _, name := range names {
-		below := dir + "/" + name
-		var st unix.Stat_t
-		if unix.Lstat(below, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue
-		}
-		if err := o.walkCgroup(below, do); err != nil {
+		if err := o.walkCgroup(dir+"/"+name, do); err != nil {
 			return err
 		}
 	}
@@ -281,4 +276,3 @@ func freezerOf(dir string, mounts []cgroupMount) (string, bool) {
 	}
 	return "", false
 }
-

@@ -147,7 +147,7 @@ func childrenOf(sys system, process string) ([]int, error) {
 	dir := "/proc/" + process + "/task"
 	var threads []string
 	err := retry(func() (err error) {
-		threads, err = sys.readDir(dir)
+		threads, err = sys.subDirs(dir)
 		return err
 	})
 	if err != nil {

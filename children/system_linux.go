@@ -4,10 +4,11 @@ package children
 // EINTR is answered above it, in retry, so that a test can inject that too.
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"os/exec"
 	"strconv"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -28,8 +29,8 @@ type system interface {
 	start(cmd *exec.Cmd) error
 	// readFile reads a file into buf, from its beginning; n == len(buf) means that there may be more.
 	readFile(path string, buf []byte) (n int, err error)
-	// readDir gives the names in a directory.
-	readDir(path string) ([]string, error)
+	// subDirs gives the names of the directories in a directory.
+	subDirs(path string) ([]string, error)
 	// readLink reads a symbolic link.
 	readLink(path string) (string, error)
 	// writeFile writes data to an existing file in one write.
@@ -138,7 +139,7 @@ func (kernel) readFile(path string, buf []byte) (int, error) {
 	return n, nil
 }
 
-func (kernel) readDir(path string) ([]string, error) {
+func (kernel) subDirs(path string) ([]string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -147,15 +148,33 @@ func (kernel) readDir(path string) ([]string, error) {
 	var names []string
 	buf := make([]byte, listSize)
 	for {
-		n, err := syscall.ReadDirent(fd, buf)
+		n, err := unix.Getdents(fd, buf)
 		if err != nil {
 			return nil, err
 		}
 		if n == 0 {
 			return names, nil
 		}
-		_, _, names = syscall.ParseDirent(buf[:n], -1, names)
+		names = parseDirents(buf[:n], names)
 	}
+}
+
+// parseDirents appends the names of directories. getdents64(2): an inode and an offset of 8 bytes each, the length of
+// the record (2), the type (1), the name up to a NUL. procfs and cgroupfs both tell the type.
+func parseDirents(buf []byte, names []string) []string {
+	const lengthAt, typeAt, nameAt = 16, 18, 19
+	for len(buf) > nameAt {
+		length := int(binary.NativeEndian.Uint16(buf[lengthAt:]))
+		if length <= nameAt || length > len(buf) {
+			return names
+		}
+		name, _, _ := bytes.Cut(buf[nameAt:length], []byte{0})
+		if buf[typeAt] == unix.DT_DIR && string(name) != "." && string(name) != ".." {
+			names = append(names, string(name))
+		}
+		buf = buf[length:]
+	}
+	return names
 }
 
 func (kernel) readLink(path string) (string, error) {

@@ -70,7 +70,7 @@ func (w *Window) Claim(pid int) (*Child, error) {
 		return nil, &ClaimError{pid, err}
 	}
 	h := newHeld(o, pid, fd)
-	if err := w.inspect(h); err == nil {
+	if err = w.inspect(h); err == nil {
 		err = w.take(h)
 	}
 	if err != nil {

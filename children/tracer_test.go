@@ -1,0 +1,3 @@
+package children
+func playTracer() {}
+func playReuse() {}
