@@ -15,15 +15,14 @@ import (
 	"github.com/larkshim/lark/internal/shimclient"
 )
 
-// execs runs all execs and then ends the container. ended is done when init is; execs
-// that are refused from then on are what a dying container answers, not failures.
-func (r *runner) execs(ended context.Context) {
+// execs runs all execs and then ends the container. ended is done when init is, ctx when
+// nothing is to be waited for: execs outlive init's end, as their exits are part of what
+// is checked, and are ended by the shim's answers. Those that are refused once init is
+// dead are what a dying container answers, not failures.
+func (r *runner) execs(ctx, ended context.Context) {
 	if r.o.Execs == 0 {
 		return
 	}
-	// Execs outlive init's end: their exits are part of what is checked. They end by
-	// themselves, as the shim answers or its connection breaks.
-	ctx := context.WithoutCancel(ended)
 	parallel := r.o.Parallel
 	if parallel <= 0 {
 		parallel = r.o.Execs

@@ -80,7 +80,7 @@ func (r *runner) run(ctx context.Context, in Interrupt, b *shimclient.Bundle) er
 	startErr := r.start(ctx, streams)
 	if startErr == nil {
 		streams.begin(ended, r)
-		side.Go(func() { r.execs(ended) })
+		side.Go(func() { r.execs(ctx, ended) })
 	} else {
 		r.kill(ctx) // what never started is killed, or Delete would have to
 	}
@@ -94,7 +94,7 @@ func (r *runner) run(ctx context.Context, in Interrupt, b *shimclient.Bundle) er
 	if err == nil {
 		err = r.delete(ctx)
 	}
-	streams.drain()
+	streams.drain(ctx)
 	r.screen.release()
 	r.lastEvents(ctx)
 	return errors.Join(r.excuse(startErr), err)

@@ -120,11 +120,14 @@ func (s *streams) raw(ctx context.Context, r *runner) {
 }
 
 // drain waits for the end of the output, within its bound: a process that escaped the
-// container could hold the stream open for ever. It gives the terminal back.
-func (s *streams) drain() {
-	limit := time.AfterFunc(outputTimeout, s.endOutputs)
+// container could hold the stream open for ever. With ctx done it does not wait at all.
+// It gives the terminal back.
+func (s *streams) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, outputTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, s.endOutputs)
 	s.copies.Wait()
-	limit.Stop()
+	stop()
 	if s.term != nil {
 		s.term.Reset()
 		s.term = nil
@@ -142,7 +145,7 @@ func (s *streams) endOutputs() {
 // close may follow drain or come alone.
 func (s *streams) close() {
 	s.endOutputs()
-	s.drain()
+	s.drain(context.Background())
 	for _, f := range []*shimclient.FIFO{s.in, s.out, s.err} {
 		if f != nil {
 			f.Close()
