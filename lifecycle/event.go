@@ -119,8 +119,8 @@ const (
 	LastLook
 	// KillInit sends SIGKILL to init.
 	KillInit
-	// AskAgain tells who asked to delete a created init that it was condemned:
-	// wait for its exit to be announced, then ask again.
+	// AskAgain tells who asked to delete a container that never ran that its init is
+	// dead or condemned: wait for its exit to be announced, then ask again.
 	AskAgain
 	// Forget drops the container: nothing will be announced of it any more.
 	Forget

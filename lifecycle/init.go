@@ -3,6 +3,8 @@ package lifecycle
 // What events do to init and to the container. Each function is the content of
 // cells of initTable and is called in the states that name it there.
 
+import "fmt"
+
 // to is a bare change of state.
 func to(s State) func(*Machine, Event) {
 	return func(m *Machine, _ Event) { m.state = s }
@@ -104,10 +106,21 @@ func (m *Machine) killRest() {
 	}
 }
 
-// killUnderWay and lookUnderWay: an answer that was not asked for must not end the
+// notKillingAny and notLooking: an answer that was not asked for must not end the
 // container.
-func killUnderWay(m *Machine) bool { return m.killing != notKilling }
-func lookUnderWay(m *Machine) bool { return m.looking }
+func notKillingAny(m *Machine) error {
+	if m.killing == notKilling {
+		return fmt.Errorf("%w: no kill-all is under way", ErrContract)
+	}
+	return nil
+}
+
+func notLooking(m *Machine) error {
+	if !m.looking {
+		return fmt.Errorf("%w: no last look is under way", ErrContract)
+	}
+	return nil
+}
 
 func endKillAll(m *Machine, _ Event) {
 	again := m.killing == killingAgain
@@ -157,6 +170,19 @@ func condemn(m *Machine, _ Event) {
 	m.emit(KillInit, Init)
 	m.emit(AskAgain, Init)
 }
+
+// showsRunning: what has run cannot be deleted before its exit is announced.
+func showsRunning(m *Machine) error {
+	if m.started {
+		return errStillRunning
+	}
+	return nil
+}
+
+// askAgain: a container that never ran may be deleted, and it shows as created
+// until the exit of its dead init is announced; so that has to be waited for, as
+// if the delete had come before the death.
+func askAgain(m *Machine, _ Event) { m.emit(AskAgain, Init) }
 
 func endDelete(m *Machine, ev Event) {
 	m.announce(TopicDelete, Init, m.pid, m.exit)

@@ -69,9 +69,14 @@ func (m *Machine) Step(ev Event) ([]Effect, error) {
 	switch {
 	case c.refuse != nil:
 		return nil, c.refuse
-	case c.never || !c.written() || c.owed != nil && !c.owed(m):
+	case c.never || !c.written():
 		return nil, fmt.Errorf("%w: %v in state %v", ErrContract, ev.Kind, m.state)
 	case c.init != nil:
+		if c.unless != nil {
+			if err := c.unless(m); err != nil {
+				return nil, err
+			}
+		}
 		c.init(m, ev)
 	}
 	return m.out, nil

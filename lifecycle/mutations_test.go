@@ -151,7 +151,7 @@ var mutations = []mutation{
 		r.init[Restoring][StartFailed] = do(to(RestoreBroken))
 	}},
 	{"W11: those who wait go on before the exit is announced", "15 (W11)", 1, func(r *rules) {
-		r.init[Exiting][Looked] = doOwed(lookUnderWay, func(m *Machine, _ Event) {
+		r.init[Exiting][Looked] = doUnless(notLooking, func(m *Machine, _ Event) {
 			m.state = Stopped
 			m.emit(Release, Init)
 			m.announce(TopicExit, Init, m.pid, m.exit)
@@ -178,7 +178,7 @@ var mutations = []mutation{
 		r.init[Stopped][OutOfMemory] = do(announceOOM)
 	}},
 	{"17: the last look is not told", "17", 1, func(r *rules) {
-		r.init[Exiting][Looked] = doOwed(lookUnderWay, func(m *Machine, ev Event) {
+		r.init[Exiting][Looked] = doUnless(notLooking, func(m *Machine, ev Event) {
 			endExit(m, Event{})
 		})
 	}},
@@ -194,17 +194,23 @@ var mutations = []mutation{
 	{"row 13: a second start is accepted", "row 13", 1, func(r *rules) {
 		r.init[Running][StartAsked] = do(to(Starting))
 	}},
+	{"W3: the delete of what never ran is refused while its exit is held", "16 (W3)", 1, func(r *rules) {
+		r.init[Exiting][DeleteAsked] = refuse(errStillRunning)
+	}},
 	{"W3: who deletes a created init is told to ask again, and nobody kills it", "16 (W3)", 1, func(r *rules) {
 		r.init[Waiting][DeleteAsked] = do(func(m *Machine, _ Event) {
 			m.state = Condemned
 			m.emit(AskAgain, Init)
 		})
 	}},
-	{"row 16: what could not be deleted cannot be deleted again", "16", 1, func(r *rules) {
+	{"row 16: what could not be deleted cannot be deleted again", "16 (W3)", 1, func(r *rules) {
 		r.init[Deleting][DeleteFailed] = nothing
 	}},
-	{"dead end: what could not be restored cannot be deleted", "dead end", 1, func(r *rules) {
+	{"W3: what could not be restored cannot be deleted", "16 (W3)", 1, func(r *rules) {
 		r.init[RestoreBroken][DeleteAsked] = refuse(errNoProcess)
+	}},
+	{"dead end: what could not be created is never forgotten", "dead end", 1, func(r *rules) {
+		r.init[Creating][CreateFailed] = nothing
 	}},
 	{"totality: a cell is forgotten", "totality", 1, func(r *rules) {
 		r.init[Exiting][Paused] = cell{}

@@ -37,16 +37,16 @@ var (
 )
 
 // cell is what one event does in one state: exactly one of its fields is set, but
-// for owed, which only goes with init.
+// for unless, which only goes with init.
 type cell struct {
 	// refuse is the answer to a client.
 	refuse error
 	// init and exec carry the event out.
 	init func(*Machine, Event)
 	exec func(*Machine, *exec, Event)
-	// owed says whether the event was asked for; if not, it cannot happen while the
-	// contract is kept. Nil where the state alone says so.
-	owed func(*Machine) bool
+	// unless refuses, or finds the event out of contract, where the state alone does
+	// not say. Nil if it does.
+	unless func(*Machine) error
 	// nothing: the event is in order and changes nothing.
 	nothing bool
 	// never: the event cannot happen while the contract is kept.
@@ -55,8 +55,8 @@ type cell struct {
 
 func refuse(err error) cell           { return cell{refuse: err} }
 func do(f func(*Machine, Event)) cell { return cell{init: f} }
-func doOwed(owed func(*Machine) bool, f func(*Machine, Event)) cell {
-	return cell{init: f, owed: owed}
+func doUnless(unless func(*Machine) error, f func(*Machine, Event)) cell {
+	return cell{init: f, unless: unless}
 }
 func doExec(f func(*Machine, *exec, Event)) cell { return cell{exec: f} }
 func (c cell) written() bool {
@@ -169,8 +169,8 @@ var (
 		Condemned: alive(asked(created, refuse(errCondemned), accept, refuse(errNotStarted),
 			refuse(errNotPaused), refuse(errCondemned), refuse(errNotStarted), do(condemn)), exit),
 		Exiting: on(on(on(late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),
-			refuse(errNotPaused), refuse(errNotRunning), refuse(errNotRunning), refuse(errStillRunning))),
-			KillAllDone, doOwed(killUnderWay, endKillAll)), Looked, doOwed(lookUnderWay, endExit)), OutOfMemory, do(announceOOM)),
+			refuse(errNotPaused), refuse(errNotRunning), refuse(errNotRunning), doUnless(showsRunning, askAgain))),
+			KillAllDone, doUnless(notKillingAny, endKillAll)), Looked, doUnless(notLooking, endExit)), OutOfMemory, do(announceOOM)),
 		Stopped: late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),
 			refuse(errNotPaused), refuse(errNotRunning), refuse(errNotRunning), do(to(Deleting)))),
 		Deleting: on(on(late(asked(created, refuse(errExited), refuse(errFinished), refuse(errNotRunning),

@@ -170,7 +170,7 @@ func (s *search) ask() {
 	}
 	s.accepted()
 	s.observe(effects)
-	if s.again && !s.cur.killInit {
+	if s.again && !s.cur.killInit && s.cur.proc == alive_ {
 		s.fail("16 (W3)", "who deletes a created init is told to wait for its exit, and nobody kills it")
 	}
 	s.save(&s.cur)
@@ -366,6 +366,8 @@ func (s *search) refused(err error) {
 		s.fail("22", "a second create is not refused with AlreadyExists: %v", err)
 	case st.kind == KillAsked && c.created && c.proc != noProc && c.proc != told && c.call != inRestore && c.call != failing:
 		s.fail("19", "a kill is lost while init may live: %v", err)
+	case st.kind == DeleteAsked && c.created && !c.started && c.call == noCall && !c.forgotten:
+		s.fail("16 (W3)", "the delete of what never ran is refused: %v", err)
 	case st.kind == DeleteAsked && c.exited && c.call == noCall && !c.forgotten:
 		s.fail("16", "a stopped container cannot be deleted: %v", err)
 	}
