@@ -107,6 +107,9 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ESRCH)
 }
 
+// unsupported says that a file is there but has nothing to say: pressure where PSI was switched off by the command line.
+func unsupported(err error) bool { return errors.Is(err, unix.EOPNOTSUPP) }
+
 // classed gives an error of the kernel the class that a client of the task API can act upon.
 func classed(err error) error {
 	switch {
