@@ -62,12 +62,13 @@ func (i *inotifyWatcher) remove(sys *system, wd int32, w *OOMWatch) {
 	_ = sys.rmWatch(i.fd, int(wd))
 }
 
-// closeIfIdle closes the instance, and with it hear, when nothing is watched.
+// closeIfIdle closes the instance, and with it hear, when nothing is watched. The close waits for the kernel to have
+// forgotten every watch, tens of milliseconds (fsnotify_destroy_group), and the caller is about to announce an exit.
 func (i *inotifyWatcher) closeIfIdle() bool {
 	if i.file == nil || len(i.watches) > 0 {
 		return false
 	}
-	i.file.Close()
+	go i.file.Close()
 	i.file = nil
 	return true
 }
