@@ -1,0 +1,44 @@
+package stdio
+
+// limits.go holds every bound of this package.
+
+import "time"
+
+const (
+	// drainLimit is how long the output of a process that has exited may take to
+	// be delivered. Containerd waits as long as that in its own shim, found after
+	// tails of logs were lost with 2 s (#12364).
+	drainLimit = 10 * time.Second
+	// closeGrace is how long Close waits for copiers to notice. They do at once,
+	// unless a file system hangs.
+	closeGrace = 2 * time.Second
+	// consoleWait bounds the arrival of a terminal. The runtime sends it before
+	// its call returns, so that it is there when we look.
+	consoleWait = 10 * time.Second
+	// readyWait bounds how long a logger may take to say that it is ready: it
+	// may have to reach a log service first.
+	readyWait = 30 * time.Second
+	// loggerTerm is how long a logger may take to flush after SIGTERM, before
+	// SIGKILL. Clients count on ten seconds and a little.
+	loggerTerm = 12 * time.Second
+
+	// bufferSize is what is read at once where bytes go through our memory. Half
+	// a pipe: the writer can fill one half while we write the other.
+	bufferSize = 32 << 10
+	// spliceSize is how much is asked of one splice(2): all that a pipe of the
+	// default size holds, or one that a client has enlarged.
+	spliceSize = 1 << 20
+	// spliceWorth is the least that a splice should move for the next to be one.
+	// Pages that are moved keep a slot of the FIFO each (it has 16 by default), so
+	// that a few bytes per page would fill it; those are better copied.
+	spliceWorth = 16 << 10
+
+	// socketPathMax is the longest path of a unix socket (unix(7): sun_path has
+	// 108 bytes, one of them NUL).
+	socketPathMax = 107
+	// maxID is the highest uid or gid: -1 means "leave as it is" to chown(2).
+	maxID = 1<<32 - 2
+	// maxFdsReceived is more than SCM_MAX_FD (253): all descriptors that come with
+	// a message are taken, so that those we do not want can be closed.
+	maxFdsReceived = 256
+)

@@ -1,0 +1,570 @@
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/children"
+)
+
+// Spec is what a client asks for one process.
+type Spec struct {
+	// Stdin is empty or a FIFO. Stdout and Stderr are empty (discarded), an
+	// absolute path of a FIFO or of an existing regular file, or a URI: fifo,
+	// file, binary or binary-v2. A logger takes both outputs; it is named by
+	// Stdout.
+	Stdin, Stdout, Stderr string
+	// Terminal: the process has a terminal; Stderr is ignored.
+	Terminal bool
+	// UID and GID are to own the pipes that the process gets.
+	UID, GID int
+	// ContainerID and Namespace are told to a logger.
+	ContainerID, Namespace string
+}
+
+// IO is the stdio of one process. Its methods may be called from any goroutine;
+// Set, CloseAfterStart and ConsolePath are for the runtime call.
+type IO struct {
+	k       kernel
+	log     *slog.Logger
+	buffers *buffers
+	logger  *logger
+
+	mu      sync.Mutex // guards all below
+	closed  bool
+	given   [3]*os.File // what the process gets as 0, 1 and 2; nil once closed
+	null    *os.File    // in place of those that are none
+	socket  *consoleSocket
+	console *os.File
+	outputs []*pump    // not started before Attach
+	input   *pump      // nil without stdin
+	hold    *os.File   // keeps stdin's FIFO from ending
+	held    []*os.File // our ends, closed by Close whatever becomes of the pumps
+	sinks   []*sink
+
+	attached bool
+	running  atomic.Int32  // outputs that have not ended
+	drained  chan struct{} // closed when all outputs have ended; nil before Attach
+	inputEnd chan struct{} // the same for the input
+}
+
+// New opens everything that spec names. Nothing is copied before Attach, but a
+// logger runs and is ready. On an error nothing is left open. Errors are
+// InvalidArgument (what the client named is not what may be named), NotFound or
+// FailedPrecondition (a logger that cannot be run), DeadlineExceeded (a logger
+// that does not get ready), PermissionDenied, ResourceExhausted or Internal.
+func New(ctx context.Context, owner *children.Owner, log *slog.Logger, spec Spec) (*IO, error) {
+	return open(ctx, host{}, owner, log, spec)
+}
+
+func open(ctx context.Context, k kernel, owner *children.Owner, log *slog.Logger, spec Spec) (*IO, error) {
+	p, err := spec.parse()
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &IO{k: k, log: log, buffers: &buffers{}}
+	if err := s.openAll(ctx, owner, p); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *IO) openAll(ctx context.Context, owner *children.Owner, p plan) error {
+	if p.terminal {
+		return s.openTerminal(ctx, owner, p)
+	}
+	if err := s.openStdin(p); err != nil {
+		return err
+	}
+	if p.stdout.logger() {
+		return s.openLogger(ctx, owner, p)
+	}
+	return s.openOutputs(p)
+}
+
+// openStdin makes the pipe to the process's stdin.
+func (s *IO) openStdin(p plan) error {
+	if p.stdin.kind == kindNone {
+		return nil
+	}
+	src, err := s.openInput(p.stdin)
+	if err != nil {
+		return err
+	}
+	r, w, err := s.pipe("stdin", p, writeSide)
+	if err != nil {
+		return err
+	}
+	s.given[0] = r
+	dst, err := newSink(s.k, s.log, output{file: w, keep: -1}, true)
+	if err != nil {
+		return systemError("stdin", err)
+	}
+	s.input = &pump{k: s.k, buffers: s.buffers, src: src, dst: dst, strict: true, splice: true}
+	return nil
+}
+
+// openInput opens stdin's FIFO and holds it open.
+func (s *IO) openInput(t target) (*os.File, error) {
+	src, hold, err := openInput(s.k, t)
+	if err != nil {
+		return nil, err
+	}
+	s.held = append(s.held, src)
+	s.hold = hold
+	return src, nil
+}
+
+// openOutputs makes the pipes from the process's stdout and stderr. If both go to
+// one place, they share it.
+func (s *IO) openOutputs(p plan) error {
+	var first *sink
+	for i, t := range []target{p.stdout, p.stderr} {
+		if t.kind == kindNone {
+			continue
+		}
+		dst := first
+		if i == 0 || first == nil || t.path != p.stdout.path {
+			var err error
+			if dst, err = s.openSink(t); err != nil {
+				return err
+			}
+		}
+		if i == 0 {
+			first = dst
+		}
+		r, w, err := s.pipe("output", p, readSide)
+		if err != nil {
+			return err
+		}
+		s.given[1+i] = w
+		dst.users.Add(1)
+		s.outputs = append(s.outputs, &pump{k: s.k, buffers: s.buffers, src: r, dst: dst, splice: dst.pipe})
+	}
+	return nil
+}
+
+// openSink opens a target of output.
+func (s *IO) openSink(t target) (*sink, error) {
+	o, err := openOutput(s.k, t)
+	if err != nil {
+		return nil, err
+	}
+	return s.addSink(o, o.keep >= 0)
+}
+
+func (s *IO) addSink(o output, pipe bool) (*sink, error) {
+	dst, err := newSink(s.k, s.log, o, pipe)
+	if err != nil {
+		o.file.Close()
+		if o.keep >= 0 {
+			unix.Close(o.keep)
+		}
+		return nil, systemError("an output", err)
+	}
+	s.sinks = append(s.sinks, dst)
+	return dst, nil
+}
+
+// openLogger starts the logger that reads what the process writes.
+func (s *IO) openLogger(ctx context.Context, owner *children.Owner, p plan) error {
+	var read [2]*os.File
+	for i := range read {
+		r, w, err := s.pipe("log", p, neitherSide)
+		if err != nil {
+			return err
+		}
+		// Only the logger may hold the reading ends: when it dies, the process
+		// must get EPIPE and not a full pipe.
+		defer r.Close()
+		read[i], s.given[1+i] = r, w
+	}
+	var err error
+	s.logger, err = startLogger(ctx, s.k, owner, s.log, p, read[0], read[1])
+	return err
+}
+
+// openTerminal listens for the terminal and opens what it will be copied to.
+func (s *IO) openTerminal(ctx context.Context, owner *children.Owner, p plan) (err error) {
+	if p.stdin.kind != kindNone {
+		src, err := s.openInput(p.stdin)
+		if err != nil {
+			return err
+		}
+		s.input = &pump{k: s.k, buffers: s.buffers, src: src, strict: true}
+	}
+	dst := &sink{k: s.k, log: s.log, keep: -1} // discards
+	switch {
+	case p.stdout.logger():
+		dst, err = s.terminalLogger(ctx, owner, p)
+	case p.stdout.kind != kindNone:
+		if dst, err = s.openSink(p.stdout); err == nil && !dst.pipe {
+			err = bad(p.stdout.path, "is not a FIFO, which a terminal needs")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	dst.users.Add(1)
+	s.outputs = []*pump{{k: s.k, buffers: s.buffers, dst: dst}}
+	s.socket, err = newConsoleSocket(s.k)
+	return err
+}
+
+// terminalLogger starts a logger for a terminal: its stderr ends at once.
+func (s *IO) terminalLogger(ctx context.Context, owner *children.Owner, p plan) (*sink, error) {
+	r, w, err := s.pipe("log", p, writeSide)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	dst, err := s.addSink(output{file: w, keep: -1}, true)
+	if err != nil {
+		return nil, err
+	}
+	er, ew, err := s.pipe("log", p, neitherSide)
+	if err != nil {
+		return nil, err
+	}
+	defer er.Close()
+	defer ew.Close()
+	s.logger, err = startLogger(ctx, s.k, owner, s.log, p, r, er)
+	return dst, err
+}
+
+// side says which end of a pipe is ours.
+type side int
+
+const (
+	neitherSide side = iota
+	readSide
+	writeSide
+)
+
+// pipe makes a pipe that belongs to the process's user. Our end is non-blocking;
+// O_NONBLOCK belongs to an end, so that the other's is not. Ours are closed by
+// Close at the latest.
+func (s *IO) pipe(name string, p plan, ours side) (r, w *os.File, err error) {
+	rfd, wfd, err := s.k.pipe()
+	if err != nil {
+		return nil, nil, systemError("a pipe", err)
+	}
+	if p.uid != os.Geteuid() || p.gid != os.Getegid() {
+		err = s.k.chown(rfd, p.uid, p.gid) // both ends: one inode
+	}
+	if err == nil && ours == readSide {
+		err = s.k.nonblock(rfd)
+	}
+	if err == nil && ours == writeSide {
+		err = s.k.nonblock(wfd)
+	}
+	if err != nil {
+		unix.Close(rfd)
+		unix.Close(wfd)
+		return nil, nil, systemError("a pipe", err)
+	}
+	r, w = os.NewFile(uintptr(rfd), name), os.NewFile(uintptr(wfd), name)
+	switch ours {
+	case readSide:
+		s.held = append(s.held, r)
+	case writeSide:
+		s.held = append(s.held, w)
+	}
+	return r, w, nil
+}
+
+// ourPipe makes a pipe whose reading end is ours.
+func ourPipe(k kernel, name string) (r, w *os.File, err error) {
+	rfd, wfd, err := k.pipe()
+	if err != nil {
+		return nil, nil, systemError("a pipe", err)
+	}
+	if err := k.nonblock(rfd); err != nil {
+		unix.Close(rfd)
+		unix.Close(wfd)
+		return nil, nil, systemError("a pipe", err)
+	}
+	return os.NewFile(uintptr(rfd), name), os.NewFile(uintptr(wfd), name), nil
+}
+
+// Set gives the runtime what the process is to have. Streams that are none get
+// /dev/null, opened once for all of them.
+func (s *IO) Set(cmd *exec.Cmd) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	files := s.given
+	for i, f := range files {
+		if f != nil {
+			continue
+		}
+		if s.null == nil && !s.closed {
+			if fd, err := s.k.open(os.DevNull, unix.O_RDWR, 0); err == nil {
+				s.null = os.NewFile(uintptr(fd), os.DevNull)
+			}
+		}
+		files[i] = s.null
+	}
+	// A nil *os.File in an interface is not nil: os/exec would pass a bad descriptor.
+	if files[0] != nil {
+		cmd.Stdin = files[0]
+	}
+	if files[1] != nil {
+		cmd.Stdout = files[1]
+	}
+	if files[2] != nil {
+		cmd.Stderr = files[2]
+	}
+}
+
+// CloseAfterStart closes our copies of what the runtime now has.
+func (s *IO) CloseAfterStart() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closeGiven()
+}
+
+func (s *IO) closeGiven() error {
+	var errs []error
+	for i, f := range s.given {
+		if f != nil {
+			errs = append(errs, f.Close())
+			s.given[i] = nil
+		}
+	}
+	if s.null != nil {
+		errs = append(errs, s.null.Close())
+		s.null = nil
+	}
+	return errors.Join(errs...)
+}
+
+// ConsolePath is the socket for the terminal's master; empty without a terminal.
+func (s *IO) ConsolePath() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.socket == nil {
+		return ""
+	}
+	return s.socket.path
+}
+
+// Attach is called once, after the runtime has started the process: it takes the
+// terminal, if there is to be one, and begins to copy. It fails only over a
+// terminal (DeadlineExceeded, Internal) or after Close (FailedPrecondition).
+func (s *IO) Attach(ctx context.Context) error {
+	s.mu.Lock()
+	socket := s.socket
+	s.mu.Unlock()
+	var console *os.File
+	if socket != nil {
+		var err error
+		if console, err = socket.receive(ctx); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.attached {
+		closeFile(console)
+		return fmt.Errorf("stdio: attached after Close, or twice: %w", errdefs.ErrFailedPrecondition)
+	}
+	s.attached = true
+	if console != nil {
+		if err := s.connect(console); err != nil {
+			return err
+		}
+	}
+	s.start()
+	return nil
+}
+
+// connect puts the terminal where the pumps miss an end.
+func (s *IO) connect(console *os.File) error {
+	s.console = console
+	s.socket.close()
+	s.socket = nil
+	s.outputs[0].src = console
+	if s.input != nil {
+		raw, err := console.SyscallConn()
+		if err != nil {
+			return systemError("the console", err)
+		}
+		s.input.dst = &sink{k: s.k, log: s.log, name: "console", file: console, raw: raw, keep: -1}
+	}
+	return nil
+}
+
+// start begins to copy: one goroutine per stream, and no other.
+func (s *IO) start() {
+	drained := make(chan struct{})
+	s.drained = drained
+	if len(s.outputs) == 0 {
+		close(drained)
+	}
+	s.running.Store(int32(len(s.outputs)))
+	for _, p := range s.outputs {
+		go func() {
+			p.run()
+			p.src.Close()
+			p.dst.leave()
+			if s.running.Add(-1) == 0 {
+				close(drained)
+			}
+		}()
+	}
+	if s.input == nil {
+		return
+	}
+	s.inputEnd = make(chan struct{})
+	go func(p *pump, end chan struct{}) {
+		defer close(end)
+		p.run()
+		p.src.Close()
+		// The end of stdin is the end of the pipe; of a terminal it is a hang-up,
+		// which is what clients that close the stdin of a shell count on.
+		p.dst.close()
+	}(s.input, s.inputEnd)
+}
+
+// CloseStdin lets the process's stdin end once what was written to it has been
+// read and the client has closed its side too. Before Attach it is remembered;
+// without stdin, or the second time, it does nothing.
+func (s *IO) CloseStdin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	closeFile(s.hold)
+	s.hold = nil
+}
+
+// Resize sets the size of the terminal, in characters. Without a terminal, or
+// when it is gone, it does nothing.
+func (s *IO) Resize(width, height uint16) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.console == nil {
+		return nil
+	}
+	raw, err := s.console.SyscallConn()
+	if err != nil {
+		return nil //nolint:nilerr // closed: the process has let go of it
+	}
+	var ierr error
+	err = raw.Control(func(fd uintptr) {
+		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height})
+	})
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	if err := errors.Join(err, ierr); err != nil {
+		return systemError("resizing the console", err)
+	}
+	return nil
+}
+
+// Drain waits until everything that the process wrote has been delivered. The
+// process must have exited. DeadlineExceeded after ten seconds (somebody else
+// still holds its stdout, or nobody reads), or when ctx ends; what is left is
+// then lost by Close.
+func (s *IO) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	drained := s.drained
+	s.mu.Unlock()
+	if drained == nil {
+		return nil
+	}
+	select { // almost always so: save the timer
+	case <-drained:
+		return nil
+	default:
+	}
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case <-drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stdio: output not delivered: %w", context.Cause(ctx))
+	case <-limit.C:
+		return fmt.Errorf("stdio: output not delivered within %v: %w", drainLimit, context.DeadlineExceeded)
+	}
+}
+
+// Lost is how many bytes of output could not be written, so far.
+func (s *IO) Lost() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n uint64
+	for _, dst := range s.sinks {
+		n += dst.lost.Load()
+	}
+	return n
+}
+
+// Close frees everything, also after New alone, and also while others hold the
+// process's end of its pipes. A logger gets 12 s to end. Idempotent.
+func (s *IO) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	err := s.closeGiven()
+	closeFile(s.hold)
+	s.hold = nil
+	closeFile(s.console)
+	for _, f := range s.held {
+		closeFile(f)
+	}
+	for _, dst := range s.sinks {
+		dst.close()
+	}
+	if s.socket != nil {
+		s.socket.close()
+		s.socket = nil
+	}
+	drained, inputEnd := s.drained, s.inputEnd
+	s.mu.Unlock()
+	s.settle(drained, inputEnd)
+	if s.logger != nil {
+		err = errors.Join(err, s.logger.stop())
+	}
+	return err
+}
+
+// settle waits for the copiers, whose files have just been closed.
+func (s *IO) settle(ends ...chan struct{}) {
+	limit := time.NewTimer(closeGrace)
+	defer limit.Stop()
+	for _, end := range ends {
+		if end == nil {
+			continue
+		}
+		select {
+		case <-end:
+		case <-limit.C:
+			s.log.Error("a copier does not end; its file system hangs")
+			return
+		}
+	}
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		f.Close() // a second close does no harm: os.File knows
+	}
+}
