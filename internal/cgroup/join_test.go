@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -164,10 +165,10 @@ func TestFailTheNth(t *testing.T) {
 			f.write("cgroup/a/c/memory.events", "oom_kill 0\n")
 			sys, calls := failing(n, errno)
 			scenario(f, sys)
-			if calls.open != 0 {
-				t.Fatalf("%v at call %d: %d descriptors left open", errno, n, calls.open)
+			if open := calls.open.Load(); open != 0 {
+				t.Fatalf("%v at call %d: %d descriptors left open", errno, n, open)
 			}
-			if calls.n < n {
+			if calls.n.Load() < int64(n) {
 				break
 			}
 			points++
@@ -198,16 +199,17 @@ func scenario(f *fakeHost, sys *system) {
 	_ = g.Remove()
 }
 
-type callCount struct{ n, open int }
+// callCount counts calls and open descriptors. A watch makes calls of its own.
+type callCount struct{ n, open atomic.Int64 }
 
 // failing is the kernel with its n-th call failing. Descriptors are counted.
 func failing(n int, errno unix.Errno) (*system, *callCount) {
 	c := &callCount{}
 	k := kernel()
-	fail := func() bool { c.n++; return c.n == n }
+	fail := func() bool { return c.n.Add(1) == int64(n) }
 	opened := func(fd int, err error) (int, error) {
 		if err == nil {
-			c.open++
+			c.open.Add(1)
 		}
 		return fd, err
 	}
@@ -230,7 +232,7 @@ func failing(n int, errno unix.Errno) (*system, *callCount) {
 			}
 			return k.write(fd, p)
 		},
-		close: func(fd int) error { c.open--; return k.close(fd) },
+		close: func(fd int) error { c.open.Add(-1); return k.close(fd) },
 		rmdir: func(p string) error {
 			if fail() {
 				return errno
