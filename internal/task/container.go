@@ -1,0 +1,296 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/stdio"
+	"github.com/larkshim/lark/lifecycle"
+)
+
+const initProc = lifecycle.Init
+
+// container is one container. What stands above mu is set before the container is
+// admitted or by its Create alone, and not changed after Created was stepped.
+type container struct {
+	id      string
+	service *Service
+	log     *slog.Logger
+	bundle  *bundle.Bundle
+	runtime *oci.Runtime
+	options createOptions
+	pidns   *children.PIDNamespace
+	init    *process
+	mounted bool
+	// checkpoint is what a container is restored from.
+	checkpoint checkpoint
+	// cgroupsPath is where the spec wants the cgroup to be.
+	cgroupsPath string
+
+	mu      sync.Mutex
+	machine *lifecycle.Machine
+	execs   map[lifecycle.Proc]*process
+	// request is what Create was asked for, until that is announced.
+	request *task.CreateTaskRequest
+	// group and oom are set before the rules are told of init: at Create, or when
+	// it is restored.
+	group cgroup.Group
+	oom   *cgroup.OOMWatch
+}
+
+// process is init or an exec.
+type process struct {
+	id     lifecycle.Proc
+	execID bundle.ExecID
+	stdio  stdio.Spec
+	// spec is the exec's process spec, until it is started.
+	spec []byte
+
+	// exited is closed when the exit was announced, or when there will be none.
+	exited chan struct{}
+	// exit and fate are set before exited is closed.
+	exit lifecycle.Exit
+	fate error
+
+	// deleting is the delete under way or done; guarded by container.mu.
+	deleting *deletion
+
+	// child and io are set, under container.mu, before the rules are told of the
+	// process.
+	child *children.Child
+	io    atomic.Pointer[stdio.IO]
+	// noStdin: CloseIO was asked for, maybe before there was anything to close.
+	noStdin atomic.Bool
+}
+
+// checkpoint says where a dump lies; image is empty for a container that begins
+// afresh.
+type checkpoint struct{ image, parent string }
+
+// deletion is one delete of a process; others who ask for it wait for its end.
+type deletion struct {
+	done   chan struct{}
+	answer *task.DeleteResponse
+	err    error
+}
+
+func newProcess(id lifecycle.Proc) *process {
+	return &process{id: id, exited: make(chan struct{})}
+}
+
+// setIO makes io the process's stdio.
+func (p *process) setIO(io *stdio.IO) {
+	p.io.Store(io)
+	if p.noStdin.Load() {
+		io.CloseStdin()
+	}
+}
+
+// closeStdin closes the process's stdin, now or as soon as it has one.
+func (p *process) closeStdin() {
+	p.noStdin.Store(true)
+	if io := p.io.Load(); io != nil {
+		io.CloseStdin()
+	}
+}
+
+// find returns the process, which clients are not told of unless the rules say so.
+func (c *container) find(p lifecycle.Proc) (*process, lifecycle.View, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.machine.View(p)
+	proc := c.proc(p)
+	if !ok || proc == nil {
+		if p == initProc {
+			return nil, v, fmt.Errorf("container not created: %q: %w", c.id, errdefs.ErrNotFound)
+		}
+		return nil, v, fmt.Errorf("process %q of container %q does not exist: %w", p, c.id, errdefs.ErrNotFound)
+	}
+	return proc, v, nil
+}
+
+// proc returns the process or nil; c.mu is held.
+func (c *container) proc(p lifecycle.Proc) *process {
+	if p == initProc {
+		return c.init
+	}
+	return c.execs[p]
+}
+
+func (c *container) view(p lifecycle.Proc) (lifecycle.View, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.View(p)
+}
+
+// locate finds the process that a request names by two ids.
+func (s *Service) locate(id, execID string) (*container, *process, lifecycle.View, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return nil, nil, lifecycle.View{}, err
+	}
+	p, v, err := c.find(lifecycle.Proc(execID))
+	return c, p, v, err
+}
+
+// cgroup is the container's cgroup; the zero Group if it has none yet.
+func (c *container) cgroup() cgroup.Group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.group
+}
+
+// step steps the rules and carries out the effects. again is the effect AskAgain.
+func (c *container) step(ev lifecycle.Event) (again bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stepLocked(ev)
+}
+
+func (c *container) stepLocked(ev lifecycle.Event) (again bool, err error) {
+	effects, err := c.machine.Step(ev)
+	if err != nil {
+		if lifecycle.IsContract(err) {
+			c.log.Error("the rules were told of what cannot be", "event", ev.Kind.String(), "process", ev.Proc, "error", err)
+		}
+		return false, err
+	}
+	for _, e := range effects {
+		if e.Kind == lifecycle.AskAgain {
+			again = true
+			continue
+		}
+		c.perform(e)
+	}
+	return again, nil
+}
+
+// report steps an outcome or an observation, which the rules do not refuse.
+func (c *container) report(ev lifecycle.Event) { _, _ = c.step(ev) }
+
+// perform carries out one effect under c.mu: it begins the slow ones and waits for
+// nothing.
+func (c *container) perform(e lifecycle.Effect) {
+	switch e.Kind {
+	case lifecycle.Announce:
+		c.announce(e)
+	case lifecycle.Watch:
+		go c.watch(c.proc(e.Proc))
+	case lifecycle.Release:
+		c.release(c.proc(e.Proc))
+	case lifecycle.KillAll:
+		go c.killAll()
+	case lifecycle.LastLook:
+		go c.lastLook()
+	case lifecycle.KillInit:
+		c.killInit()
+	case lifecycle.Forget:
+		c.forget()
+	}
+}
+
+// watch waits for the process's exit. Its end is init's or the exec's only event
+// of that kind.
+func (c *container) watch(p *process) {
+	exit, err := p.child.Wait(context.Background())
+	if err != nil {
+		// Nobody but the owner of the children reaps, so that this is a fault of
+		// lark's. The process is gone all the same, and its status is unknown.
+		c.log.Error("a child was lost", "process", p.id, "pid", p.child.Pid(), "error", err)
+		exit = children.Exit{Status: unknownStatus, At: now()}
+	}
+	if p == c.init {
+		c.keepExit(exit)
+	}
+	if io := p.io.Load(); io != nil {
+		io.CloseStdin()
+	}
+	c.report(lifecycle.Event{Kind: lifecycle.Exited, Proc: p.id, Exit: lifecycle.Exit(exit)})
+}
+
+// keepExit leaves init's exit in the bundle for the delete command, before it is
+// announced. A full disk costs that record and nothing else.
+func (c *container) keepExit(exit children.Exit) {
+	err := c.bundle.WriteInitExit(bundle.InitExit{PID: c.init.child.Pid(), Status: exit.Status, At: exit.At})
+	if err != nil {
+		c.log.Warn("the exit status was not kept in the bundle", "error", err)
+	}
+}
+
+// release lets the waiters of p go; c.mu is held.
+func (c *container) release(p *process) {
+	v, _ := c.machine.View(p.id)
+	if v.Status == lifecycle.StatusStopped {
+		p.exit = v.Exit
+	} else {
+		p.fate = fmt.Errorf("process %q was not started: %w", p.id, errdefs.ErrFailedPrecondition)
+	}
+	close(p.exited)
+}
+
+// killInit ends an init that was created and is to be deleted; c.mu is held, and
+// one signal through a pidfd does not block.
+func (c *container) killInit() {
+	if err := c.init.child.Signal(sigkill); err != nil && !isGone(err) {
+		c.log.Error("a created init cannot be killed", "pid", c.init.child.Pid(), "error", err)
+	}
+}
+
+// killAll kills what a dead init left behind.
+func (c *container) killAll() {
+	ctx, cancel := context.WithTimeout(context.Background(), killAllTime)
+	defer cancel()
+	if err := c.killGroup(ctx); err != nil {
+		c.log.Error("processes of a container whose init is dead cannot be killed", "error", err)
+	}
+	c.report(lifecycle.Event{Kind: lifecycle.KillAllDone})
+}
+
+// killGroup kills every process in the container's cgroup.
+func (c *container) killGroup(ctx context.Context) error {
+	dir := c.cgroup().KillDir()
+	if dir == "" {
+		return c.runtime.Kill(ctx, c.id, sigkill, true)
+	}
+	return c.service.cfg.Owner.KillAll(ctx, dir)
+}
+
+// lastLook ends the watch for OOM kills.
+func (c *container) lastLook() {
+	oom := c.oom != nil && c.oom.Last()
+	c.report(lifecycle.Event{Kind: lifecycle.Looked, OOM: oom})
+}
+
+// forget drops the container; c.mu is held. Waiters of what never ran go on.
+func (c *container) forget() {
+	gone := fmt.Errorf("container %q was deleted: %w", c.id, errdefs.ErrNotFound)
+	abandon(c.init, gone)
+	for _, p := range c.execs {
+		abandon(p, gone)
+	}
+	c.service.dismiss(c)
+}
+
+// abandon releases the waiters of a process whose exit will not come.
+func abandon(p *process, fate error) {
+	select {
+	case <-p.exited:
+	default:
+		p.fate = fate
+		close(p.exited)
+	}
+	if io := p.io.Load(); io != nil {
+		// Copying may have to be ended, which can take its time.
+		go io.Close()
+	}
+}

@@ -1,0 +1,231 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/stdio"
+	"github.com/larkshim/lark/lifecycle"
+)
+
+// defaultRoot is where runc keeps its state if the options name no other place:
+// the same as upstream's shim, so that `runc --root` of users' scripts finds it.
+const defaultRoot = "/run/containerd/runc"
+
+// createOptions is what the options of Create say, decoded.
+type createOptions = *options.Options
+
+// Create makes a container: mounts its root filesystem, opens its stdio and has
+// the runtime create it. AlreadyExists if the id is taken, InvalidArgument for what
+// cannot be, the runtime's own error if that fails; after an error nothing is left.
+func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
+	c, err := s.newContainer(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(c); err != nil {
+		c.bundle.Close()
+		return nil, err
+	}
+	c.report(lifecycle.Event{Kind: lifecycle.CreateAsked, Shared: c.pidns.Shared(), Deferred: r.Checkpoint != ""})
+	ctx = context.WithoutCancel(ctx)
+	child, err := c.create(ctx, r)
+	if err != nil {
+		c.report(lifecycle.Event{Kind: lifecycle.CreateFailed})
+		c.bundle.Close()
+		return nil, err
+	}
+	return &task.CreateTaskResponse{Pid: uint32(c.begin(child))}, nil
+}
+
+// newContainer checks a request before anything is done about it.
+func (s *Service) newContainer(r *task.CreateTaskRequest) (*container, error) {
+	id, err := bundle.ParseContainerID(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := bundle.DecodeOptions(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	b, err := bundle.Open(r.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	c := &container{
+		id: id.String(), service: s, bundle: b, options: opts, request: r,
+		log:        s.cfg.Log.With("container", id.String()),
+		machine:    lifecycle.New(),
+		init:       newProcess(initProc),
+		checkpoint: checkpoint{image: r.Checkpoint, parent: r.ParentCheckpoint},
+		execs:      make(map[lifecycle.Proc]*process),
+	}
+	if err := c.configure(r); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// configure reads the spec and finds the runtime.
+func (c *container) configure(r *task.CreateTaskRequest) error {
+	spec, err := c.bundle.ReadSpec()
+	if err != nil {
+		return err
+	}
+	if r.Checkpoint == "" && spec.Terminal != r.Terminal {
+		return fmt.Errorf("terminal is %v in config.json and %v in the request: %w", spec.Terminal, r.Terminal, errdefs.ErrInvalidArgument)
+	}
+	owner := c.service.cfg.Owner
+	switch ns := spec.PIDNamespace; {
+	case ns.New:
+		c.pidns = children.NewNamespace()
+	case ns.Path == "":
+		c.pidns = owner.OwnNamespace()
+	default:
+		if c.pidns, err = children.NamespaceAt(ns.Path); err != nil {
+			return fmt.Errorf("pid namespace of container %q: %w", c.id, err)
+		}
+	}
+	c.init.stdio = stdio.Spec{
+		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
+		UID: int(c.options.IoUid), GID: int(c.options.IoGid),
+		ContainerID: c.id, Namespace: c.service.cfg.Namespace.String(),
+	}
+	c.cgroupsPath = spec.CgroupsPath
+	deadlines, err := oci.DeadlinesFromEnv(os.Getenv)
+	if err != nil {
+		return err
+	}
+	root := c.options.Root
+	if root == "" {
+		root = defaultRoot
+	}
+	c.runtime, err = oci.New(oci.Config{
+		Binary: c.options.BinaryName, Root: filepath.Join(root, c.service.cfg.Namespace.String()),
+		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Owner: owner, Log: c.log,
+		Deadlines: deadlines,
+	})
+	return err
+}
+
+// create does the work of Create and undoes it if a step fails. It returns no
+// child if there is to be none before Start.
+func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *children.Child, err error) {
+	// Whatever comes to be after this can be found by the delete command.
+	if err := c.bundle.WriteOptions(c.options); err != nil {
+		return nil, err
+	}
+	if _, err := c.service.mounter.Mount(c.bundle.Path(), r.Rootfs); err != nil {
+		return nil, err
+	}
+	c.mounted = len(r.Rootfs) > 0
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.unmount())
+		}
+	}()
+	io, err := stdio.New(ctx, c.service.cfg.Owner, c.log, c.init.stdio)
+	if err != nil {
+		return nil, err
+	}
+	c.init.setIO(io)
+	if r.Checkpoint != "" {
+		return nil, nil
+	}
+	child, err := c.runtime.Create(ctx, c.id, oci.CreateCall{
+		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
+		NoPivot: c.options.NoPivotRoot, NoNewKeyring: c.options.NoNewKeyring,
+	})
+	if err == nil {
+		err = c.attach(ctx, io)
+	}
+	if err != nil {
+		c.undo(ctx, c.init, child)
+		return nil, err
+	}
+	return child, nil
+}
+
+func (c *container) unmount() error {
+	if !c.mounted {
+		return nil
+	}
+	return c.service.mounter.Unmount(c.bundle.Path())
+}
+
+// attach begins to copy the process's stdio.
+func (c *container) attach(ctx context.Context, io *stdio.IO) error {
+	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	return io.Attach(ctx)
+}
+
+// undo ends what a failed Create or start has left: the child, if there is one, and
+// for init what the runtime keeps of the container.
+func (c *container) undo(ctx context.Context, p *process, child *children.Child) {
+	if child != nil {
+		c.end(ctx, child)
+	}
+	if p == c.init && child != nil {
+		if err := c.runtime.Delete(ctx, c.id, true); err != nil && !errdefs.IsNotFound(err) {
+			c.log.Warn("a container that failed to be created cannot be deleted", "error", err)
+		}
+	}
+	if io := p.io.Swap(nil); io != nil {
+		io.Close()
+	}
+}
+
+// end kills a child and reaps it.
+func (c *container) end(ctx context.Context, child *children.Child) {
+	if err := child.Signal(sigkill); err != nil && !isGone(err) {
+		c.log.Error("a process cannot be killed", "pid", child.Pid(), "error", err)
+	}
+	if _, err := child.Wait(ctx); err != nil {
+		c.log.Error("a killed process was not reaped", "pid", child.Pid(), "error", err)
+	}
+}
+
+// begin tells the rules that the container was made, and returns init's pid. The
+// watch for OOM kills begins first, so that none can be missed, and waits for the
+// lock, so that none is announced before the container is.
+func (c *container) begin(child *children.Child) (pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if child != nil {
+		pid = child.Pid()
+		c.init.child = child
+		c.watchOOM(pid)
+	}
+	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Created, Pid: pid})
+	return pid
+}
+
+// watchOOM finds the cgroup of a new init, which may be dead by now, and begins to
+// watch it for OOM kills.
+func (c *container) watchOOM(pid int) {
+	group, err := c.service.cfg.Cgroups.Locate(pid, c.cgroupsPath, c.id, c.options.SystemdCgroup)
+	if err != nil {
+		c.log.Warn("no cgroup: no stats, and no OOM kill will be reported", "error", err)
+		return
+	}
+	c.group = group
+	if err := c.group.EnableControllers(); err != nil {
+		c.log.Warn("controllers cannot be enabled below the container's cgroup", "error", err)
+	}
+	c.oom, err = c.group.WatchOOM(func() { c.report(lifecycle.Event{Kind: lifecycle.OutOfMemory}) })
+	if err != nil {
+		c.log.Warn("OOM kills of this container will not be reported as they happen", "error", err)
+	}
+}

@@ -1,0 +1,132 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/larkshim/lark/lifecycle"
+)
+
+// Delete removes a process that does not run: of an exec its stdio, of init the
+// container. A created init is killed first and its exit announced. Others who ask
+// meanwhile get the same answer. FailedPrecondition if the process runs.
+func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+	c, p, _, err := s.locate(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		d, again, err := c.beginDelete(p)
+		switch {
+		case errors.Is(err, lifecycle.ErrDeleting) && d != nil:
+			return d.wait(ctx)
+		case err != nil:
+			return nil, err
+		case !again:
+			c.finishDelete(context.WithoutCancel(ctx), p, d)
+			return d.answer, d.err
+		}
+		select {
+		case <-p.exited:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("init of container %q was killed and has not exited yet: %w", c.id, context.Cause(ctx))
+		}
+	}
+}
+
+// beginDelete asks the rules for the delete of p, and enters it.
+func (c *container) beginDelete(p *process) (d *deletion, again bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, _ := c.machine.View(p.id)
+	again, err = c.stepLocked(lifecycle.Event{Kind: lifecycle.DeleteAsked, Proc: p.id})
+	if err != nil || again {
+		return p.deleting, again, err
+	}
+	p.deleting = &deletion{done: make(chan struct{}), answer: &task.DeleteResponse{
+		Pid: uint32(v.Pid), ExitStatus: v.Exit.Status, ExitedAt: timestamp(v.Exit),
+	}}
+	return p.deleting, false, nil
+}
+
+func (d *deletion) wait(ctx context.Context) (*task.DeleteResponse, error) {
+	select {
+	case <-d.done:
+		return d.answer, d.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// finishDelete carries the delete out and tells the rules.
+func (c *container) finishDelete(ctx context.Context, p *process, d *deletion) {
+	defer close(d.done)
+	c.drain(ctx, p)
+	if p != c.init {
+		c.dropExec(p)
+		return
+	}
+	if err := c.remove(ctx); err != nil {
+		d.answer, d.err = nil, err
+		c.report(lifecycle.Event{Kind: lifecycle.DeleteFailed})
+		return
+	}
+	c.report(lifecycle.Event{Kind: lifecycle.Deleted})
+	c.bundle.Close()
+}
+
+// dropExec takes an exec out of the tables.
+func (c *container) dropExec(p *process) {
+	if err := c.bundle.RemovePID(p.execID); err != nil {
+		c.log.Warn("the pid file of an exec was left behind", "exec", p.id, "error", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[p.id] == p {
+		delete(c.execs, p.id)
+	}
+	abandon(p, fmt.Errorf("process %q was deleted: %w", p.id, errdefs.ErrNotFound))
+	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Deleted, Proc: p.id})
+}
+
+// drain waits, within stdio's bound, until the process's output was copied, and
+// lets go of its stdio. A process that somebody in the background has inherited
+// the output from is not waited for longer.
+func (c *container) drain(ctx context.Context, p *process) {
+	io := p.io.Swap(nil)
+	if io == nil {
+		return
+	}
+	if err := io.Drain(ctx); err != nil {
+		c.log.Warn("output may be lost", "process", p.id, "error", err)
+	}
+	if err := io.Close(); err != nil {
+		c.log.Warn("stdio was not closed in order", "process", p.id, "error", err)
+	}
+}
+
+// remove removes the container from the runtime and its root filesystem from the
+// host. One that the runtime does not know any more counts as removed: a checkpoint
+// removes the container too.
+func (c *container) remove(ctx context.Context) error {
+	if err := c.runtime.Delete(ctx, c.id, false); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("failed to delete task: %w", err)
+	}
+	if err := c.unmount(); err != nil {
+		return fmt.Errorf("failed rootfs umount: %w", err)
+	}
+	return nil
+}
+
+// timestamp is nil for a process that has not exited.
+func timestamp(e lifecycle.Exit) *timestamppb.Timestamp {
+	if e.At.IsZero() {
+		return nil
+	}
+	return timestamppb.New(e.At)
+}

@@ -1,0 +1,98 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/larkshim/lark/lifecycle"
+)
+
+const (
+	sigkill = unix.SIGKILL
+	// unknownStatus is what is reported of a process whose status cannot be known:
+	// containerd's own value for it. Never 0, which would say that all was well.
+	unknownStatus = 255
+)
+
+// now is the wall clock, which exits are stamped with.
+func now() time.Time { return time.Now() }
+
+func isGone(err error) bool { return errors.Is(err, os.ErrProcessDone) }
+
+// Kill sends a signal: to init through the runtime, to an exec through its pidfd.
+// NotFound if the process has exited, FailedPrecondition if it is not started.
+func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+	if r.Signal < 1 || r.Signal > maxSignal {
+		return nil, fmt.Errorf("signal %d is not between 1 and %d: %w", r.Signal, maxSignal, errdefs.ErrInvalidArgument)
+	}
+	c, p, _, err := s.locate(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.step(lifecycle.Event{Kind: lifecycle.KillAsked, Proc: p.id}); err != nil {
+		return nil, err
+	}
+	sig := unix.Signal(r.Signal)
+	if p != c.init {
+		return &emptypb.Empty{}, c.signal(p, sig)
+	}
+	return &emptypb.Empty{}, c.killByRuntime(context.WithoutCancel(ctx), sig, r.All)
+}
+
+// signal sends sig through the process's pidfd.
+func (c *container) signal(p *process, sig unix.Signal) error {
+	err := p.child.Signal(sig)
+	if isGone(err) {
+		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// killByRuntime has the runtime signal init, and everything else too if all. The
+// runtime knows what a bare signal does not: a frozen container has to be thawed
+// before it can die, and some runtimes keep their containers elsewhere. Where it
+// fails although the container is there (no memory or no pid for a fork), and where
+// it is not enough, the signal goes through the pidfd.
+func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool) error {
+	if all && sig == sigkill && c.pidns.Shared() && c.cgroup().KillDir() != "" {
+		kill, cancel := context.WithTimeout(ctx, killAllTime)
+		defer cancel()
+		if err := c.killGroup(kill); err == nil {
+			return nil
+		}
+	}
+	err := c.runtime.Kill(ctx, c.id, sig, all)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("process already finished: %w: %w", err, errdefs.ErrNotFound)
+	}
+	if err == nil && sig != sigkill {
+		return nil
+	}
+	if direct := c.signal(c.init, sig); err != nil && (direct == nil || errdefs.IsNotFound(direct)) {
+		c.log.Warn("the runtime could not signal init; it was signalled directly", "signal", sig, "error", err)
+		err = direct
+	}
+	if sig == sigkill {
+		c.thaw(ctx)
+	}
+	return err
+}
+
+// thaw lets a frozen container die of the signal that it was sent: with cgroup v1 a
+// frozen process takes none.
+func (c *container) thaw(ctx context.Context) {
+	if v, _ := c.view(initProc); v.Status != lifecycle.StatusPaused {
+		return
+	}
+	if err := c.runtime.Resume(ctx, c.id); err != nil && !errdefs.IsNotFound(err) {
+		c.log.Warn("a killed container cannot be thawed", "error", err)
+	}
+}

@@ -1,0 +1,33 @@
+package task
+
+import "time"
+
+// The bounds of this package. Those of the runtime calls are in package oci,
+// those of the copying of output in package stdio.
+const (
+	// killAllTime bounds the killing of what a dead init left behind: a process in
+	// uninterruptible sleep must not hold the exit of the container for ever.
+	killAllTime = 10 * time.Second
+
+	// attachTime bounds the wait for the console and for the readers of the
+	// output after the runtime has returned. containerd's clients open their ends
+	// before they call, so that only a broken one comes near it.
+	attachTime = 30 * time.Second
+
+	// reapTime bounds the wait for a process that was killed because a step after
+	// its start failed. Its exec goes on holding init's exit back after that; only
+	// the answer to the client stops waiting.
+	reapTime = 10 * time.Second
+
+	// maxExecSpec bounds the process spec of an exec, in bytes. The kernel takes at
+	// most 2 MiB of arguments and environment for the usual stack limit (execve(2)),
+	// and JSON may write a byte as six.
+	maxExecSpec = 12 << 20
+
+	// maxSide is the largest width and height of a terminal: struct winsize has
+	// 16 bits for each (ioctl_tty(2)). More is cut to it.
+	maxSide = 1<<16 - 1
+
+	// maxSignal is the highest signal number (signal(7)).
+	maxSignal = 64
+)

@@ -1,0 +1,114 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/outbox"
+	"github.com/larkshim/lark/internal/rootfs"
+)
+
+// Config is what a Service needs. All fields are required.
+type Config struct {
+	// Namespace is the containerd namespace of every container of this shim.
+	Namespace bundle.Namespace
+	// Owner owns this process's children.
+	Owner *children.Owner
+	// Cgroups is the host's cgroup layout.
+	Cgroups *cgroup.Host
+	// Outbox takes the announcements.
+	Outbox *outbox.Outbox
+	Log    *slog.Logger
+	// Shutdown begins the end of the shim and returns at once. It is called once,
+	// when a Shutdown finds no container.
+	Shutdown func()
+}
+
+// Service is the task API for the containers of one shim. Its methods are those
+// of containerd.task.v2.Task, and of v3, whose messages are the same; they may be
+// called from any number of goroutines. Their errors are of containerd/errdefs.
+type Service struct {
+	cfg     Config
+	mounter *rootfs.Mounter
+
+	mu sync.Mutex
+	// containers holds every container from before its runtime call to after its
+	// delete: one that is being made or removed keeps the shim up (W4) and its id
+	// taken.
+	containers map[string]*container
+	// closing: a Shutdown was accepted, no container is taken any more.
+	closing bool
+}
+
+var _ taskapi.TTRPCTaskService = (*Service)(nil)
+
+// New makes a service without containers.
+func New(cfg Config) *Service {
+	return &Service{cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), containers: make(map[string]*container)}
+}
+
+// admit enters a container that is about to be made.
+func (s *Service) admit(c *container) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return fmt.Errorf("the shim is shutting down: %w", errdefs.ErrUnavailable)
+	}
+	if s.containers[c.id] != nil {
+		return fmt.Errorf("container %q: %w", c.id, errdefs.ErrAlreadyExists)
+	}
+	s.containers[c.id] = c
+	return nil
+}
+
+// dismiss drops a container; see lifecycle.Forget.
+func (s *Service) dismiss(c *container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[c.id] == c {
+		delete(s.containers, c.id)
+	}
+}
+
+// find returns the container of that id.
+func (s *Service) find(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container not created: %q: %w", id, errdefs.ErrNotFound)
+}
+
+// Shutdown ends the shim if it has no container, and otherwise does nothing, which
+// is no error either: containerd asks after every delete.
+func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.containers) == 0 && !s.closing {
+		s.closing = true
+		s.cfg.Shutdown()
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// Connect tells the pids of the shim and of init, 0 if there is no such container.
+func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	answer := &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if c, err := s.find(r.ID); err == nil {
+		if v, ok := c.view(initProc); ok {
+			answer.TaskPid = uint32(v.Pid)
+		}
+	}
+	return answer, nil
+}
