@@ -215,7 +215,7 @@ func (d *Daemon) killAll(ctx context.Context) error {
 			return nil
 		}
 		for _, p := range ps {
-			d.killOne(p.Pid)
+			d.KillOne(p.Pid)
 		}
 		select {
 		case <-ctx.Done():
@@ -225,9 +225,10 @@ func (d *Daemon) killAll(ctx context.Context) error {
 	}
 }
 
-// killOne kills through a pidfd, having looked again whose process it is: the
-// pid may have been given away since it was listed.
-func (d *Daemon) killOne(pid int) {
+// KillOne kills a process of the daemon, and no other: it goes through a pidfd,
+// having looked again whose process it is, for the pid may have been given away
+// since it was listed.
+func (d *Daemon) KillOne(pid int) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return
