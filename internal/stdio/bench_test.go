@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,14 @@ import (
 
 	"github.com/larkshim/lark/children"
 )
+
+// TestMain keeps what the test itself was given from the processes it starts.
+func TestMain(m *testing.M) {
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // rig is one IO under test, its owner and its log.
 type rig struct {

@@ -99,8 +99,8 @@ func (s *sink) write(p []byte) error {
 		}
 		return true
 	})
-	if err != nil {
-		return err
+	if err != nil { // a RawConn without deadlines fails for no other reason
+		return os.ErrClosed
 	}
 	if werr != nil {
 		s.lose(len(p), werr)

@@ -460,17 +460,15 @@ func (s *IO) Resize(width, height uint16) error {
 	}
 	raw, err := s.console.SyscallConn()
 	if err != nil {
-		return nil //nolint:nilerr // closed: the process has let go of it
+		return systemError("the console", err)
 	}
 	var ierr error
-	err = raw.Control(func(fd uintptr) {
+	// Control fails only if the file is closed: the process has let go of it.
+	_ = raw.Control(func(fd uintptr) {
 		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height})
 	})
-	if errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	if err := errors.Join(err, ierr); err != nil {
-		return systemError("resizing the console", err)
+	if ierr != nil {
+		return systemError("resizing the console", ierr)
 	}
 	return nil
 }

@@ -1,0 +1,170 @@
+package stdio
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// script writes an executable shell script that plays a logger.
+func (r *rig) script(name, body string) string {
+	r.t.Helper()
+	path := r.path(name)
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nPATH=/bin:/usr/bin\n"+body), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+func (r *rig) content(name string) string {
+	r.t.Helper()
+	data, err := os.ReadFile(r.path(name))
+	if err != nil {
+		r.t.Error(err)
+	}
+	return string(data)
+}
+
+func TestLogger(t *testing.T) {
+	for _, scheme := range []string{"binary", "binary-v2"} {
+		r := newRig(t)
+		logger := r.script("logger", `d=${0%/*}
+echo "$CONTAINER_ID $CONTAINER_NAMESPACE $*" >$d/given
+ls /proc/$$/fd >$d/fds
+trap '' TERM
+cat <&3 >$d/out & cat <&4 >$d/err &
+echo x >&5; exec 5>&-
+wait`)
+		uri := scheme + "://" + logger + "?key=a%20value&flag&key=second&z=1"
+		r.open(Spec{Stdout: uri, Stderr: uri, ContainerID: "id", Namespace: "ns"})
+		r.run("echo out; echo err >&2")
+		if err := r.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if out, err := r.content("out"), r.content("err"); out != "out\n" || err != "err\n" {
+			t.Errorf("%q, %q", out, err)
+		}
+		if got := r.content("given"); got != "id ns key a value flag  z 1\n" {
+			t.Errorf("%q", got)
+		}
+		// From 10 on they are the shell's own: the script, and what it put aside.
+		if got := strings.Join(strings.Fields(r.content("fds")), " "); got != "0 1 10 11 2 3 4 5" && got != "0 1 10 2 3 4 5" {
+			t.Errorf("descriptors %v", got)
+		}
+		if n := r.leftPipes(); n != 0 {
+			t.Errorf("%d pipes are left", n)
+		}
+	}
+}
+
+// Row 43: a logger that dies at once. To the first kind that means ready, the
+// second kind must have said so.
+func TestRow43LoggerDies(t *testing.T) {
+	r := newRig(t)
+	logger := r.script("logger", "exit 3")
+	r.open(Spec{Stdout: "binary://" + logger})
+	p := r.sh("sleep 0.1; echo out; echo $? >" + r.path("status"))
+	r.wait(p)
+	r.Close()
+	if err := r.try(Spec{Stdout: "binary-v2://" + logger}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("%v", err)
+	}
+	if n := r.leftPipes(); n != 0 {
+		t.Errorf("%d pipes are left", n)
+	}
+}
+
+// Row 43: a logger that never gets ready is given up and killed.
+func TestRow43LoggerIsNeverReady(t *testing.T) {
+	r := newRig(t)
+	logger := r.script("logger", `echo $$ >${0%/*}/pid; exec sleep 1000`)
+	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
+	defer cancel()
+	_, err := New(ctx, r.owner, nil, Spec{Stdout: "binary://" + logger})
+	if !errdefs.IsDeadlineExceeded(err) {
+		t.Errorf("%v", err)
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(r.content("pid"))); os.IsNotExist(err) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the logger lives")
+		}
+	}
+	if n := r.leftPipes(); n != 0 {
+		t.Errorf("%d pipes are left", n)
+	}
+}
+
+// Row 29, of a logger: the error names it.
+func TestRow29NoSuchLogger(t *testing.T) {
+	r := newRig(t)
+	plain := r.path("plain")
+	if err := os.WriteFile(plain, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, is := range map[string]func(error) bool{
+		r.path("none"): errdefs.IsNotFound,
+		plain:          errdefs.IsFailedPrecondition,
+		r.dir:          errdefs.IsFailedPrecondition,
+	} {
+		if err := r.try(Spec{Stdout: "binary://" + path}); !is(err) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if n := r.leftPipes(); n != 0 {
+		t.Errorf("%d pipes are left", n)
+	}
+}
+
+// A logger that ends by itself when the output ends needs no signal; one that
+// waits for SIGTERM gets it.
+func TestLoggerIsAskedToEnd(t *testing.T) {
+	r := newRig(t)
+	logger := r.script("logger", `d=${0%/*}
+trap 'echo asked >$d/asked; exit 0' TERM
+echo x >&5; exec 5>&-
+cat <&3 >/dev/null
+while :; do sleep 0.01; done`)
+	r.open(Spec{Stdout: "binary-v2://" + logger})
+	r.run("echo out")
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if r.content("asked") != "asked\n" {
+		t.Error("not asked")
+	}
+}
+
+func TestTerminalWithLogger(t *testing.T) {
+	r := newRig(t)
+	logger := r.script("logger", `d=${0%/*}
+trap '' TERM
+echo x >&5; exec 5>&-
+cat <&3 >$d/out; cat <&4 >$d/err`)
+	r.open(Spec{Stdout: "binary://" + logger, Terminal: true})
+	p := r.terminal("echo out; echo err >&2")
+	if err := r.Attach(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(p)
+	if err := r.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := r.content("out"); got != "out\r\nerr\r\n" {
+		t.Errorf("%q", got)
+	}
+	if got := r.content("err"); got != "" {
+		t.Errorf("%q", got)
+	}
+}
