@@ -55,5 +55,6 @@
 // namespace it did not own are killed, and for a last look at the container's
 // out-of-memory counter. An exec that began to start before init died may join
 // the container after everything in it was killed, so the killing is done again
-// after every such start.
+// after every such start, and after a pause that was under way then, because what
+// is frozen neither starts nor dies: KillAll thaws.
 package lifecycle

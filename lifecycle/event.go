@@ -113,7 +113,7 @@ const (
 	// not be started, or was removed before it was. It comes once for each Proc, and
 	// before the container is forgotten.
 	Release
-	// KillAll kills every process that is left in the container's cgroup.
+	// KillAll thaws the container's cgroup and kills every process that is left in it.
 	KillAll
 	// LastLook stops the watch for OOM kills and reads the counter once more.
 	LastLook

@@ -106,6 +106,17 @@ func (m *Machine) killRest() {
 	}
 }
 
+// latePause: a pause that was under way when init died may have frozen the cgroup
+// after everything in it was killed. An exec that is on its way is stuck in there
+// (in cgroup v1 not even SIGKILL ends what is frozen), and nobody can resume a
+// container that is dead. Killing thaws, so it is done again. Not so where the pid
+// namespace was init's own: then its exit says that nothing is left to be frozen.
+func latePause(m *Machine, _ Event) {
+	if m.live() > 0 {
+		m.killRest()
+	}
+}
+
 // notKillingAny and notLooking: an answer that was not asked for must not end the
 // container.
 func notKillingAny(m *Machine) error {

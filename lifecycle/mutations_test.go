@@ -126,6 +126,9 @@ var mutations = []mutation{
 			m.settle()
 		})
 	}},
+	{"W18: a pause that comes late freezes what is killed", "6 (W1, W18)", 1, func(r *rules) {
+		r.init[Exiting][Paused] = nothing
+	}},
 	{"W3: a created init is deleted at once", "16 (W3)", 1, func(r *rules) {
 		r.init[Waiting][DeleteAsked] = do(to(Deleting))
 	}},

@@ -55,60 +55,76 @@ func whoOf(p Proc) who {
 // announced follows one announcement.
 func (s *search) announced(e Effect, p who) {
 	c := &s.cur
-	if e.Topic != TopicCreate && !c.created {
-		s.fail("1", "%v is announced before the creation", e.Topic)
-	}
-	if e.Topic != TopicDelete && e.Topic != TopicCreate && c.exited {
-		rule := "17"
-		if e.Topic != TopicOOM {
-			rule = "3"
-		}
-		s.fail(rule, "%v of %q is announced after the exit of init", e.Topic, e.Proc)
-	}
 	s.mustBe(p, e.Pid, e.Exit)
+	switch {
+	case e.Topic != TopicCreate && !c.created:
+		s.fail("1", "%v is announced before the creation", e.Topic)
+	case c.exited && e.Topic == TopicOOM:
+		s.fail("17", "an OOM kill is announced after the exit of init")
+	case c.exited && e.Topic != TopicDelete && e.Topic != TopicCreate:
+		s.fail("3", "%v of %q is announced after the exit of init", e.Topic, e.Proc)
+	}
 	switch e.Topic {
 	case TopicOOM:
 		s.oom = true
 	case TopicCreate:
-		if c.created {
-			s.fail("1", "created twice")
-		}
-		if (e.Pid != 0) == c.deferred {
-			s.fail("2", "created with pid %d", e.Pid)
-		}
-		c.created = true
+		s.announcedCreate(e)
 	case TopicStart:
 		s.announcedStart(e)
 	case TopicExecAdded, TopicExecStarted:
 		s.announcedExec(e, &c.execs[p])
 	case TopicExit:
-		if e.Exit != p.exit() || e.Pid != p.pid() {
-			s.fail("2", "the exit of %q is announced with another's status or pid", e.Proc)
-		}
-		if p == theInit {
-			s.announcedInitExit()
-			return
-		}
-		s.announcedExecExit(&c.execs[p], p)
-	case TopicPaused:
-		if !c.started || c.paused || s.now.kind != Paused {
-			s.fail("1", "paused is announced and it is not")
-		}
-		c.paused = true
-	case TopicResumed:
-		if !c.paused || s.now.kind != Resumed {
-			s.fail("1", "resumed is announced and it is not")
-		}
-		c.paused = false
+		s.announcedExit(e, p)
+	case TopicPaused, TopicResumed:
+		s.announcedFreeze(e)
 	case TopicDelete:
-		if c.deleted || s.now.kind != Deleted {
-			s.fail("16", "deleted is announced and it is not")
-		}
-		if c.proc != noProc && !c.exited {
-			s.fail("16 (W3)", "deleted before the exit was announced")
-		}
-		c.deleted = true
+		s.announcedDelete()
 	}
+}
+
+func (s *search) announcedCreate(e Effect) {
+	c := &s.cur
+	if c.created {
+		s.fail("1", "created twice")
+	}
+	if (e.Pid != 0) == c.deferred {
+		s.fail("2", "created with pid %d", e.Pid)
+	}
+	c.created = true
+}
+
+func (s *search) announcedExit(e Effect, p who) {
+	if e.Exit != p.exit() || e.Pid != p.pid() {
+		s.fail("2", "the exit of %q is announced with another's status or pid", e.Proc)
+	}
+	if p == theInit {
+		s.announcedInitExit()
+		return
+	}
+	s.announcedExecExit(&s.cur.execs[p], p)
+}
+
+func (s *search) announcedFreeze(e Effect) {
+	c := &s.cur
+	on := e.Topic == TopicPaused
+	switch {
+	case on && (!c.started || c.paused || s.now.kind != Paused):
+		s.fail("1", "paused is announced and it is not")
+	case !on && (!c.paused || s.now.kind != Resumed):
+		s.fail("1", "resumed is announced and it is not")
+	}
+	c.paused = on
+}
+
+func (s *search) announcedDelete() {
+	c := &s.cur
+	if c.deleted || s.now.kind != Deleted {
+		s.fail("16", "deleted is announced and it is not")
+	}
+	if c.proc != noProc && !c.exited {
+		s.fail("16 (W3)", "deleted before the exit was announced")
+	}
+	c.deleted = true
 }
 
 func (s *search) announcedStart(e Effect) {

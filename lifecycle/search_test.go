@@ -123,6 +123,10 @@ func line(st step) string {
 		return "    a process is left behind in the container"
 	case opVanish:
 		return "    what was left behind ends"
+	case opFreeze:
+		return "    the container freezes"
+	case opThaw:
+		return "    the container thaws"
 	}
 	name := "init"
 	if st.who != theInit {

@@ -4,6 +4,18 @@ package lifecycle
 // runtime and the clients may do, whatever the machine believes. It is kept
 // apart from the machine's own view on purpose, so that a machine that is wrong
 // about the world is found out.
+//
+// In it: clients that ask anything at any moment, twice too; a runtime whose every
+// call succeeds, fails or hangs for as long as anything else happens, forks before
+// it fails, says that it has started what is dead and that it has not started what
+// runs; processes that die at any moment; their waiters, who reap them and tell
+// the machine later, in any order; both kinds of pid namespaces, with what the
+// kernel does when init dies in one of its own; processes left behind; forks into
+// a container whose init is dead; a cgroup that is frozen; the OOM killer.
+//
+// Not in it, because the rules cannot see it: pids that are used again, the copying
+// of output, the queue of announcements, the caller's locks (a Step is atomic), and
+// a caller that breaks the contract, which is for FuzzEvents.
 
 // maxExecs is how many execs the world has at most. Two are enough for every
 // race between execs that is known, one that is late and one that is later; the
@@ -114,6 +126,9 @@ type world struct {
 	// leftover: processes that are nobody's live in the container: daemons that
 	// init or an exec left behind, adopted by somebody outside.
 	leftover bool
+	// frozen: the container's cgroup is, and as in cgroup v1 nothing in it can be
+	// forked, die or be killed. Who kills everything thaws it first.
+	frozen   bool
 	killAll  task
 	killInit bool
 	look     task
@@ -143,6 +158,10 @@ const (
 	// opSpawn and opVanish: a process is left behind, and ends by itself.
 	opSpawn
 	opVanish
+	// opFreeze and opThaw: the pause or resume under way takes hold. It may do so and
+	// fail, or hang for long after it.
+	opFreeze
+	opThaw
 )
 
 // step is one thing that the world may do.
@@ -227,7 +246,7 @@ func (w *world) initAsks(out []step) []step {
 	return out
 }
 
-// initAnswers is what the calls and slow effects of the container may answer.
+// initAnswers is what the calls of the container may answer.
 func (w *world) initAnswers(out []step) []step {
 	tell := func(k Kind) { out = append(out, step{op: opTell, kind: k, who: theInit, must: true}) }
 	fail := func() { out = append(out, step{op: opFail, who: theInit, must: true}) }
@@ -258,6 +277,12 @@ func (w *world) initAnswers(out []step) []step {
 		tell(Deleted)
 		tell(DeleteFailed)
 	}
+	return w.slowAnswers(out)
+}
+
+// slowAnswers is what a pause or resume and the slow effects may answer.
+func (w *world) slowAnswers(out []step) []step {
+	tell := func(k Kind) { out = append(out, step{op: opTell, kind: k, who: theInit, must: true}) }
 	switch w.freeze {
 	case inPause:
 		tell(Paused)
@@ -288,7 +313,9 @@ func (w *world) initKernel(out []step) []step {
 		}
 	case alive_:
 		// By itself, or killed by a client; what a failed call left is killed surely.
-		out = append(out, step{op: opDie, who: theInit, must: w.call == failing})
+		if !w.frozen {
+			out = append(out, step{op: opDie, who: theInit, must: w.call == failing})
+		}
 	case zombie:
 		// The first process of a pid namespace cannot be reaped before all the others.
 		if (w.watched || w.call == failing) && (w.shared || !w.execUnreaped()) {
@@ -297,12 +324,20 @@ func (w *world) initKernel(out []step) []step {
 	case reaped:
 		out = append(out, step{op: opTell, kind: Exited, who: theInit, must: true})
 	}
-	if w.killInit {
+	if w.killInit && !w.frozen {
 		out = append(out, step{op: opKillInit, who: theInit, must: true})
 	}
-	if w.leftover {
+	switch {
+	case w.freeze == inPause && !w.frozen:
+		out = append(out, step{op: opFreeze, who: theInit})
+	case w.freeze == inResume && w.frozen:
+		out = append(out, step{op: opThaw, who: theInit})
+	}
+	switch {
+	case w.frozen:
+	case w.leftover:
 		out = append(out, step{op: opVanish, who: theInit})
-	} else if (w.ran && w.proc == alive_ && w.call != failing) || w.execAlive() {
+	case (w.ran && w.proc == alive_ && w.call != failing) || w.execAlive():
 		out = append(out, step{op: opSpawn, who: theInit})
 	}
 	return out
@@ -319,7 +354,7 @@ func (w *world) execSteps(out []step, p who) []step {
 	case inStart:
 		if e.proc != noProc {
 			tell(Started)
-		} else if w.shared || w.proc == alive_ {
+		} else if (w.shared || w.proc == alive_) && !w.frozen {
 			// No fork succeeds in a pid namespace whose first process is dead. In a shared
 			// one it does, long after init's death (W18).
 			out = append(out, step{op: opFork, who: p})
@@ -334,7 +369,9 @@ func (w *world) execSteps(out []step, p who) []step {
 	}
 	switch e.proc {
 	case alive_:
-		out = append(out, step{op: opDie, who: p, must: e.call == failing})
+		if !w.frozen {
+			out = append(out, step{op: opDie, who: p, must: e.call == failing})
+		}
 	case zombie:
 		if e.watched || e.call == failing {
 			out = append(out, step{op: opReap, who: p, must: true})
@@ -367,6 +404,7 @@ func (w *world) happen(s step) {
 	case opFail:
 		*c = failing
 	case opKillAll:
+		w.frozen = false
 		w.killRest()
 		w.killAll = done
 	case opKillInit:
@@ -378,5 +416,7 @@ func (w *world) happen(s step) {
 		w.leftover = true
 	case opVanish:
 		w.leftover = false
+	case opFreeze, opThaw:
+		w.frozen = s.op == opFreeze
 	}
 }
