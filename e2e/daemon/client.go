@@ -93,7 +93,7 @@ func (c *Client) CreateContainer(ctx context.Context, id string, rt Runtime, s *
 			return err
 		}
 	}
-	c.d.note(c.ns, id)
+	c.d.Made(c.ns, id)
 	_, err = c.Containers.Create(c.In(ctx), &containersapi.CreateContainerRequest{Container: record})
 	return errgrpc.ToNative(err)
 }

@@ -4,6 +4,7 @@ package daemon
 // there; nothing is fetched or built from here.
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,4 +76,42 @@ func Bin() string {
 		}
 	}
 	return filepath.Join(wd, "bin")
+}
+
+// Containerds are the daemons that the tests go through: those named in
+// LARK_E2E_CONTAINERDS, separated by commas, else the system's and 2.4.
+func Containerds() []string {
+	if list := os.Getenv("LARK_E2E_CONTAINERDS"); list != "" {
+		return strings.Split(list, ",")
+	}
+	return []string{System(), filepath.Join(Built(Containerd24), "containerd")}
+}
+
+// ShimFor is the shim that is tested under a containerd: LARK_E2E_SHIM, which
+// is a path, or "own" for containerd's shim beside the daemon; else lark's.
+func ShimFor(containerd string) string {
+	switch shim := os.Getenv("LARK_E2E_SHIM"); shim {
+	case "":
+		return filepath.Join(Bin(), "containerd-shim-lark-v2")
+	case "own":
+		return OwnShim(containerd)
+	default:
+		return shim
+	}
+}
+
+// OwnShim is containerd's shim that came with a daemon.
+func OwnShim(containerd string) string {
+	return filepath.Join(filepath.Dir(containerd), "containerd-shim-runc-v2")
+}
+
+// RuntimeName gives the runtime's name of a shim's path: io.containerd.NAME.VERSION
+// for containerd-shim-NAME-VERSION.
+func RuntimeName(shim string) (string, error) {
+	rest, ok := strings.CutPrefix(filepath.Base(shim), "containerd-shim-")
+	i := strings.LastIndex(rest, "-")
+	if !ok || i < 0 {
+		return "", fmt.Errorf("%s is not named containerd-shim-NAME-VERSION", shim)
+	}
+	return "io.containerd." + rest[:i] + "." + rest[i+1:], nil
 }

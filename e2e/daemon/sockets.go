@@ -16,7 +16,7 @@ func (d *Daemon) socketOf(namespace, id string) string {
 }
 
 // sockets lists the shim sockets in the common directory that belong to
-// containers which a client of this daemon has made.
+// containers which a client of this daemon, or Made, has told of.
 func (d *Daemon) sockets() []string {
 	d.made.Lock()
 	defer d.made.Unlock()
@@ -29,8 +29,9 @@ func (d *Daemon) sockets() []string {
 	return found
 }
 
-// note remembers where the shim of a container made here would listen.
-func (d *Daemon) note(namespace, id string) {
+// Made tells of a container that was made by other means than a Client, as by
+// ctr: where its shim would listen is then among what Leftovers looks at.
+func (d *Daemon) Made(namespace, id string) {
 	d.made.Lock()
 	defer d.made.Unlock()
 	d.made.sockets = append(d.made.sockets, d.socketOf(namespace, id))

@@ -112,16 +112,6 @@ type storm struct {
 	deadline time.Time
 }
 
-// RuntimeName gives the runtime's name of a shim's file name.
-func RuntimeName(shim string) (string, error) {
-	rest, ok := strings.CutPrefix(filepath.Base(shim), "containerd-shim-")
-	i := strings.LastIndex(rest, "-")
-	if !ok || i < 0 {
-		return "", fmt.Errorf("%s is not named containerd-shim-NAME-VERSION", shim)
-	}
-	return "io.containerd." + rest[:i] + "." + rest[i+1:], nil
-}
-
 // Run runs a storm. An error means that it could not be run; what it has shown
 // is in the result.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
@@ -134,7 +124,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	if cfg.Seed == 0 {
 		cfg.Seed = uint64(time.Now().UnixNano())
 	}
-	name, err := RuntimeName(cfg.Shim)
+	name, err := daemon.RuntimeName(cfg.Shim)
 	if err != nil {
 		return nil, err
 	}
