@@ -2,5 +2,5 @@
 
 package lifecycle
 
-// searchExecs is how many execs the search plays with.
+// searchExecs is how many execs the search plays with, one search after the other.
 var searchExecs = []int{2, 3}
