@@ -1,0 +1,35 @@
+// Command containerd-shim-lark-v2 is the runtime shim that containerd starts.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/bootstrap"
+	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/task"
+)
+
+// Set by the linker.
+var version, revision = "unknown", "unknown"
+
+func main() {
+	os.Exit(bootstrap.Main(bootstrap.App{Version: version, Revision: revision, NewService: newService}))
+}
+
+func newService(_ context.Context, s bootstrap.Serving) (bootstrap.Service, error) {
+	owner, err := children.NewOwner(s.Log)
+	if err != nil {
+		return bootstrap.Service{}, err
+	}
+	cgroups, err := cgroup.NewHost()
+	if err != nil {
+		return bootstrap.Service{}, err
+	}
+	svc := task.New(task.Config{
+		Namespace: s.Namespace, Owner: owner, Cgroups: cgroups,
+		Outbox: s.Outbox, Log: s.Log, Shutdown: s.Shutdown,
+	})
+	return bootstrap.Service{Task: svc, Close: owner.Close}, nil
+}
