@@ -134,12 +134,19 @@ func (h *held) poll(ctx context.Context) error {
 	switch {
 	case failed != nil:
 		return failed
-	case errors.Is(err, os.ErrClosed):
-		return ErrClosed
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil // ctx has ended
+	case err != nil && h.released():
+		return ErrClosed
 	}
 	return err
+}
+
+// released says whether the descriptor was given back.
+func (h *held) released() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fd < 0
 }
 
 // inPoller gives the pidfd as a file in the poller.

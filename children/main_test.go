@@ -95,8 +95,8 @@ func playRuntime() {
 	check(err)
 	pid, err := syscall.ForkExec(path, c.Argv, attr)
 	check(err)
-	if c.Hang {
-		select {}
+	for c.Hang {
+		time.Sleep(time.Hour)
 	}
 	if c.PidFile != "" {
 		check(os.WriteFile(c.PidFile+".tmp", []byte(strconv.Itoa(pid)), 0o600))

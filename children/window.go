@@ -65,6 +65,9 @@ func (w *Window) Claim(pid int) (*Child, error) {
 	if pid <= 1 || pid == o.self {
 		return nil, &ClaimError{pid, ErrBadPid}
 	}
+	if w.isClosed() {
+		return nil, &ClaimError{pid, ErrWindowClosed}
+	}
 	fd, err := o.openChild(pid)
 	if err != nil {
 		return nil, &ClaimError{pid, err}
