@@ -24,6 +24,9 @@ const (
 	rootfsDir   = "rootfs"
 	workDir     = "work"
 
+	addressFile   = "address"
+	socketDirLink = "s"
+
 	execPIDPrefix = "exec-"
 )
 
@@ -172,11 +175,17 @@ func readBounded(f *os.File, name string, limit int64) ([]byte, error) {
 	}
 }
 
+// tempName is that of a file about to take another's place. A dot in front keeps it
+// from being an exec's.
+func (b *Bundle) tempName(name string) string {
+	return fmt.Sprintf(".%s.%d.%d", name, os.Getpid(), b.temp.Add(1))
+}
+
 // write replaces a file of the bundle as a whole, or leaves it as it was. There
 // is no fsync: bundles lie on a tmpfs, and after a reboot there is nothing left
 // to which they could apply.
 func (b *Bundle) write(name string, data []byte) (err error) {
-	tmp := fmt.Sprintf(".%s.%d.%d", name, os.Getpid(), b.temp.Add(1))
+	tmp := b.tempName(name)
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(b.fd(), tmp, flags, fileMode)
 	if err != nil {

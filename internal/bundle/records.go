@@ -3,11 +3,13 @@ package bundle
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Records that a shim leaves in the bundle for the delete command, which runs
@@ -106,4 +108,32 @@ func (b *Bundle) ReadInitExit() (InitExit, error) {
 		return InitExit{}, fmt.Errorf("%s is not a record of an exit: %w", filepath.Join(b.path, exitFile), errdefs.ErrInvalidArgument)
 	}
 	return InitExit{PID: r.Pid, Status: uint32(r.Status), At: r.Timestamp}, nil
+}
+
+// WriteAddress keeps the address of the shim that serves the container, for the
+// containerd of 1.6 or 1.7 that is restarted.
+func (b *Bundle) WriteAddress(address string) error { return b.write(addressFile, []byte(address)) }
+
+// WriteSocketDir keeps the directory of the shim's socket where it is not the usual
+// one: as a symbolic link, which is how containerd's own shim does it.
+func (b *Bundle) WriteSocketDir(dir string) error {
+	tmp := b.tempName(socketDirLink)
+	if err := unix.Symlinkat(dir, b.fd(), tmp); err != nil {
+		return &os.LinkError{Op: "symlink", Old: dir, New: filepath.Join(b.path, tmp), Err: err}
+	}
+	if err := unix.Renameat(b.fd(), tmp, b.fd(), socketDirLink); err != nil {
+		_ = unix.Unlinkat(b.fd(), tmp, 0)
+		return &os.LinkError{Op: "rename", Old: tmp, New: filepath.Join(b.path, socketDirLink), Err: err}
+	}
+	return nil
+}
+
+// ReadSocketDir returns what WriteSocketDir kept; NotFound if nothing was.
+func (b *Bundle) ReadSocketDir() (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(b.fd(), socketDirLink, buf)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", filepath.Join(b.path, socketDirLink), classify(err))
+	}
+	return string(buf[:n]), nil
 }

@@ -1,0 +1,157 @@
+package bootstrap
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// The header of a ttrpc message: length and stream id, big endian, type and flags.
+const (
+	frameHeader   = 10
+	typeRequest   = 1
+	typeResponse  = 2
+	frameTypeByte = 8
+)
+
+// policed is a connection whose ttrpc messages are looked at as they pass. That is
+// for three things that the ttrpc library (1.2.10) does not do:
+//
+//   - A message that claims to be longer than maxFrame ends the connection, instead
+//     of being read and thrown away, and so does one of a stream: the task API has
+//     none, and the library dereferences a nil pointer when one names a call.
+//   - An answer can be held back until the library has entered its call in the table
+//     of streams. If the answer is first, the entry stays for the life of the
+//     connection (W14; ttrpc issue 236).
+//   - It is known whether every request that came in has been answered.
+type policed struct {
+	net.Conn
+	in *bufio.Reader
+
+	// Only the library's reader uses these.
+	header [frameHeader]byte
+	unread []byte // of the header
+	left   int    // of the payload
+
+	taken    atomic.Uint64 // requests whose last byte the library has been given
+	settled  atomic.Uint64 // of those, how many it has certainly entered in its table
+	answered atomic.Uint64
+
+	out  frameCounter // only the library's writer uses it
+	once sync.Once
+	gone chan struct{} // closed by Close
+}
+
+func newPoliced(conn net.Conn) *policed {
+	return &policed{Conn: conn, in: bufio.NewReader(conn), gone: make(chan struct{})}
+}
+
+// Read gives out at most the rest of one message. That the library comes for the next
+// shows that it is done with the one before.
+func (c *policed) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 && c.left == 0 {
+		c.settled.Store(c.taken.Load())
+		if err := c.nextFrame(); err != nil {
+			return 0, err
+		}
+	}
+	if len(c.unread) > 0 {
+		n := copy(p, c.unread)
+		c.unread = c.unread[n:]
+		c.finished()
+		return n, nil
+	}
+	n, err := c.in.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	if n > 0 {
+		c.finished()
+	}
+	return n, err
+}
+
+func (c *policed) nextFrame() error {
+	for n := 0; n < frameHeader; {
+		m, err := c.in.Read(c.header[n:])
+		if err != nil {
+			return err // in the middle of a header too: there is no one to answer
+		}
+		n += m
+	}
+	length := binary.BigEndian.Uint32(c.header[:])
+	if length > maxFrame {
+		return fmt.Errorf("message of %d bytes", length)
+	}
+	if t := c.header[frameTypeByte]; t != typeRequest {
+		return fmt.Errorf("message of type %d", t)
+	}
+	c.unread, c.left = c.header[:], int(length)
+	return nil
+}
+
+func (c *policed) finished() {
+	if len(c.unread) == 0 && c.left == 0 {
+		c.taken.Add(1)
+	}
+}
+
+// awaitSettled returns when the library has entered the first n requests. That takes
+// it some hundred nanoseconds more than none, so there is nothing better than to look
+// again.
+func (c *policed) awaitSettled(n uint64) {
+	for c.settled.Load() < n {
+		select {
+		case <-c.gone:
+			return
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+func (c *policed) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.answered.Add(c.out.count(p[:n]))
+	return n, err
+}
+
+// idle reports whether all that was asked has been answered.
+func (c *policed) idle() bool { return c.answered.Load() >= c.taken.Load() }
+
+func (c *policed) Close() error {
+	c.once.Do(func() { close(c.gone) })
+	return c.Conn.Close()
+}
+
+// frameCounter counts the responses that end in a stream of bytes.
+type frameCounter struct {
+	header [frameHeader]byte
+	have   int // bytes of the header
+	left   int // bytes of the payload
+}
+
+func (f *frameCounter) count(p []byte) (responses uint64) {
+	for len(p) > 0 {
+		if f.have < frameHeader {
+			n := copy(f.header[f.have:], p)
+			f.have, p = f.have+n, p[n:]
+			if f.have < frameHeader {
+				return responses
+			}
+			f.left = int(binary.BigEndian.Uint32(f.header[:]))
+		}
+		n := min(f.left, len(p))
+		f.left, p = f.left-n, p[n:]
+		if f.left > 0 {
+			return responses
+		}
+		f.have = 0
+		if f.header[frameTypeByte] == typeResponse {
+			responses++
+		}
+	}
+	return responses
+}

@@ -1,0 +1,85 @@
+package bootstrap
+
+import "time"
+
+// Every timeout, size and setting of this package, and why it is what it is.
+const (
+	// maxInput bounds what start and -info read, in bytes: containerd's own limit
+	// for BootstrapParams.
+	maxInput = 10 << 20
+	// inputTimeout bounds the wait for the end of that input. A daemon has written it
+	// before the process runs; one that holds the pipe open must not hold us.
+	inputTimeout = 5 * time.Second
+
+	// defaultSocketDir is where shims have their sockets unless BootstrapParams name
+	// another place. containerd's tests compute it.
+	defaultSocketDir = "/run/containerd/s"
+	// maxSocketPath is sizeof(sun_path) without the final NUL, see unix(7).
+	maxSocketPath = 107
+	// lockTimeout bounds the wait for other starts, each of which holds the lock for
+	// some 100 microseconds.
+	lockTimeout = 5 * time.Second
+	// lockPoll is the pause between two tries for the lock. flock(2) has no timeout,
+	// and a thread that waits in it cannot be called back.
+	lockPoll = time.Millisecond
+	// backlog holds the connections made before the server accepts; one is usual.
+	backlog = 128
+	// joinAttempts is how often start looks again when a running shim goes away
+	// while it is being joined.
+	joinAttempts = 3
+	// probeTimeout bounds the question what a running shim speaks. It has to be
+	// answered while the shim is busy, and a stopped one must not hold a pod up.
+	probeTimeout = time.Second
+
+	// deleteTimeout bounds all that delete does; containerd gives it 5 seconds.
+	deleteTimeout = 4500 * time.Millisecond
+	// deleteRuntimeTimeout leaves some of that for the rest when the runtime hangs.
+	deleteRuntimeTimeout = 3 * time.Second
+	// infoTimeout bounds the runtime's features call.
+	infoTimeout = 5 * time.Second
+
+	// maxConcurrent is how many calls of the task API may run at once. Each Wait is
+	// one, so this is above any number of processes that a pod has; a runaway client
+	// is refused before its calls cost 100 MB.
+	maxConcurrent = 16384
+	// maxWork is how many of them may be of the kind that forks: Create, Start, Exec
+	// and the like.
+	maxWork = 2048
+	// maxFrame is ttrpc's own limit for a message, in bytes. A frame that claims more
+	// would be read to its end and thrown away, up to 4 GiB of it.
+	maxFrame = 4 << 20
+
+	// answerGrace is how long calls may go on when the shim ends. A Shutdown is
+	// accepted only when nothing is left to do; on SIGTERM, containerd's Waits are.
+	answerGrace = 500 * time.Millisecond
+	// answerPoll is how often it is looked whether all are answered.
+	answerPoll = time.Millisecond
+	// linger is how long connections stay after the last answer. A ttrpc client that
+	// finds both an answer and the end of the connection takes either.
+	linger = 5 * time.Millisecond
+	// closeTimeout bounds the task service's own end.
+	closeTimeout = 2 * time.Second
+	// drainTimeout bounds the delivery of the last events. With containerd alive
+	// milliseconds do; without it nobody is there to miss the shim.
+	drainTimeout = 10 * time.Second
+
+	// serverProcs is GOMAXPROCS of the serving process: as many as containerd's own
+	// shim has.
+	serverProcs = "4"
+	// gcPercent makes the serving process collect early. It lives for months and does
+	// little, so memory is dearer than the collector's time.
+	gcPercent = 40
+
+	// pipeBuf is PIPE_BUF: a write of at most that goes into a FIFO as a whole.
+	pipeBuf = 4096
+	// maxStacks bounds a dump of all stacks, in bytes.
+	maxStacks = 1 << 20
+	// stacksPatience is how long one piece of that dump waits for a reader.
+	stacksPatience = 100 * time.Millisecond
+
+	// oomScoreMax is OOM_SCORE_ADJ_MAX, see proc_pid_oom_score_adj(5).
+	oomScoreMax = 1000
+
+	// socketFD is where start hands the listening socket over.
+	socketFD = 3
+)

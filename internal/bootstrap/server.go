@@ -1,0 +1,226 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/taskapi"
+)
+
+// server answers the task API on a socket.
+type server struct {
+	log   *slog.Logger
+	ttrpc *ttrpc.Server
+	calls atomic.Int64 // running now
+	work  atomic.Int64 // of those, the ones that fork
+	// closing: the service is being closed, so that no call may reach it.
+	closing atomic.Bool
+
+	refusedOnce sync.Once
+
+	mu    sync.Mutex
+	conns map[*policed]struct{}
+	ended bool
+	wg    sync.WaitGroup // one per connection
+}
+
+func newServer(svc task.TTRPCTaskService, log *slog.Logger) (*server, error) {
+	s := &server{log: log, conns: map[*policed]struct{}{}}
+	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
+	if err != nil {
+		return nil, fmt.Errorf("ttrpc: %w", err)
+	}
+	taskapi.Register(srv, svc)
+	s.ttrpc = srv
+	return s, nil
+}
+
+// serve accepts connections until the listener is closed. The context is that of all
+// calls.
+func (s *server) serve(ctx context.Context, l net.Listener) error {
+	var backoff time.Duration
+	for {
+		conn, err := l.Accept()
+		switch {
+		case err == nil:
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ECONNABORTED):
+			// What is missing comes back; the connection waits in the backlog.
+			backoff = min(max(2*backoff, time.Millisecond), time.Second)
+			time.Sleep(backoff)
+			continue
+		default:
+			return err
+		}
+		backoff = 0
+		if err := samePeer(conn); err != nil {
+			s.refusedOnce.Do(func() { s.log.Warn("connection refused; this is logged once", "error", err) })
+			conn.Close()
+			continue
+		}
+		s.start(ctx, conn)
+	}
+}
+
+// samePeer refuses a peer of another user. The socket's mode and directory keep them
+// away already; this is the second wall (CVE-2020-15257).
+func samePeer(conn net.Conn) error {
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("a %s connection", conn.LocalAddr().Network())
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return err
+	}
+	if credErr != nil {
+		return os.NewSyscallError("SO_PEERCRED", credErr)
+	}
+	if int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("peer %d is uid %d: %w", cred.Pid, cred.Uid, errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
+// connKey is the key of the connection in the context of its calls.
+type connKey struct{}
+
+// start serves one connection. Each has a Serve of its own, because the context given
+// there is the only thing that a handler can know its connection by.
+func (s *server) start(ctx context.Context, conn net.Conn) {
+	c := newPoliced(conn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		c.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Go(func() {
+		_ = s.ttrpc.Serve(context.WithValue(ctx, connKey{}, c), &single{conn: c})
+		c.Close()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	})
+}
+
+// single is a listener with one connection to accept.
+type single struct {
+	conn  *policed
+	given bool
+}
+
+// Accept returns the connection and, the second time, waits for its end.
+func (l *single) Accept() (net.Conn, error) {
+	if !l.given {
+		l.given = true
+		return l.conn, nil
+	}
+	<-l.conn.gone
+	return nil, net.ErrClosed
+}
+
+// Close does nothing: the library closes the connection itself.
+func (l *single) Close() error { return nil }
+
+func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// idle reports whether every request of every connection has been answered.
+func (s *server) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if !c.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// close ends every connection and waits for that.
+func (s *server) close() {
+	s.mu.Lock()
+	s.ended = true
+	for c := range s.conns {
+		c.Close()
+	}
+	s.mu.Unlock()
+	_ = s.ttrpc.Close()
+	s.wg.Wait()
+}
+
+// intercept runs every call: it bounds how many run, turns a panic into an error and
+// a native error into a status.
+func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
+	conn, _ := ctx.Value(connKey{}).(*policed)
+	if conn != nil {
+		defer conn.awaitSettled(conn.taken.Load())
+	}
+	name := path.Base(info.FullMethod)
+	leave, err := s.enter(name)
+	if err != nil {
+		return nil, errgrpc.ToGRPC(err)
+	}
+	defer leave()
+	defer func() {
+		if p := recover(); p != nil {
+			// One container's bug must not take the pod down.
+			s.log.Error("panic in a handler", "method", name, "panic", p, "stack", string(debug.Stack()))
+			resp, err = nil, errgrpc.ToGRPC(fmt.Errorf("%s: panic: %v: %w", name, p, errdefs.ErrInternal))
+		}
+	}()
+	begun := time.Now()
+	resp, err = method(ctx, func(m any) error {
+		if err := unmarshal(m); err != nil {
+			return fmt.Errorf("%s: request: %w: %w", name, errdefs.ErrInvalidArgument, err)
+		}
+		return nil
+	})
+	s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
+	return resp, errgrpc.ToGRPC(err)
+}
+
+// enter counts a call in, or refuses it. Those that end something, and those that
+// only look, are never refused for the sake of others of their kind: they are short,
+// and the way out of trouble.
+func (s *server) enter(name string) (leave func(), err error) {
+	if s.closing.Load() {
+		return nil, fmt.Errorf("%s: the shim is ending: %w", name, errdefs.ErrUnavailable)
+	}
+	counter, limit := &s.calls, int64(maxConcurrent)
+	switch name {
+	case "Kill", "Delete", "Shutdown", "State", "Connect", "Pids", "CloseIO":
+		return func() {}, nil
+	case "Create", "Start", "Exec", "Checkpoint", "Update", "Pause", "Resume":
+		counter, limit = &s.work, maxWork
+	}
+	if counter.Add(1) > limit {
+		counter.Add(-1)
+		return nil, fmt.Errorf("%s: %d calls are running: %w", name, limit, errdefs.ErrResourceExhausted)
+	}
+	return func() { counter.Add(-1) }, nil
+}

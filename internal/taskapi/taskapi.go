@@ -1,0 +1,65 @@
+// Package taskapi serves containerd's task API under both of its names.
+//
+// The messages of versions 2 and 3 are the same, byte for byte; only the name of
+// the service differs. The Go package of version 3 drags gRPC and net/http into
+// the binary (63 packages, 4.8 MB), so only that of version 2 is imported, and the
+// method table of version 3 is written out here.
+package taskapi
+
+import (
+	"context"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/ttrpc"
+)
+
+// The names of the service. containerd 1.6 and 1.7 call V2, 2.x calls V3.
+const (
+	V2 = "containerd.task.v2.Task"
+	V3 = "containerd.task.v3.Task"
+)
+
+// Register makes the server answer to both names. It may be called once per server,
+// before that serves.
+func Register(srv *ttrpc.Server, svc task.TTRPCTaskService) {
+	for _, name := range []string{V2, V3} {
+		srv.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods(svc)})
+	}
+}
+
+func methods(s task.TTRPCTaskService) map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
+		"State":      method(s.State),
+		"Create":     method(s.Create),
+		"Start":      method(s.Start),
+		"Delete":     method(s.Delete),
+		"Pids":       method(s.Pids),
+		"Pause":      method(s.Pause),
+		"Resume":     method(s.Resume),
+		"Checkpoint": method(s.Checkpoint),
+		"Kill":       method(s.Kill),
+		"Exec":       method(s.Exec),
+		"ResizePty":  method(s.ResizePty),
+		"CloseIO":    method(s.CloseIO),
+		"Update":     method(s.Update),
+		"Wait":       method(s.Wait),
+		"Stats":      method(s.Stats),
+		"Connect":    method(s.Connect),
+		"Shutdown":   method(s.Shutdown),
+	}
+}
+
+// method makes a handler what ttrpc calls.
+func method[Req, Resp any](handle func(context.Context, *Req) (*Resp, error)) ttrpc.Method {
+	return func(ctx context.Context, unmarshal func(any) error) (any, error) {
+		req := new(Req)
+		if err := unmarshal(req); err != nil {
+			return nil, err
+		}
+		resp, err := handle(ctx, req)
+		if err != nil {
+			return nil, err // not a nil *Resp in an any
+		}
+		return resp, nil
+	}
+}
