@@ -192,7 +192,7 @@ func (s *search) announcedInitExit() {
 			s.fail("5", "the exit of init is announced while exec %q is being started", execIDs[i])
 		case x.started && !x.exited:
 			s.fail("3", "the exit of init is announced before that of exec %q", execIDs[i])
-		case x.proc == alive_:
+		case x.proc == living:
 			s.fail("6 (W1, W18)", "the exit of init is announced and exec %q lives", execIDs[i])
 		}
 	}
@@ -278,7 +278,8 @@ func (s *search) wereTold() {
 		if x := &c.execs[st.who]; x.added && !x.released {
 			s.fail("11", "exec %q is deleted and somebody waits for it", st.who.id())
 		}
-		c.execs[st.who] = execWorld{}
+		x := &c.execs[st.who]
+		*x = execWorld{state: x.state, hasPid: x.hasPid, hasExit: x.hasExit}
 	}
 }
 

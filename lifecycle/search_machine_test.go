@@ -170,7 +170,7 @@ func (s *search) ask() {
 	}
 	s.accepted()
 	s.observe(effects)
-	if s.again && !s.cur.killInit && s.cur.proc == alive_ {
+	if s.again && !s.cur.killInit && s.cur.proc == living {
 		s.fail("16 (W3)", "who deletes a created init is told to wait for its exit, and nobody kills it")
 	}
 	s.save(&s.cur)
@@ -247,27 +247,44 @@ func (s *search) accepted() {
 		c.call, c.shared, c.deferred = inCreate, st.shared, st.deferred
 	case StartAsked:
 		s.acceptedStart()
-	case KillAsked:
-		if !c.created || c.exited || c.proc == noProc {
-			s.fail("19", "a kill is accepted, and there is no process")
+	case KillAsked, PauseAsked, ResumeAsked, UpdateAsked, CheckpointAsked:
+		if !c.takes(st.kind) {
+			s.fail("row 17", "%v is accepted", st.kind)
 		}
-	case PauseAsked:
-		if c.freeze != noCall || !c.started || c.paused || c.proc == told {
-			s.fail("totality", "a pause is accepted of what is not running")
-		}
-		c.freeze = inPause
-	case ResumeAsked:
-		if c.freeze != noCall || !c.paused || c.proc == told {
-			s.fail("totality", "a resume is accepted of what is not paused")
-		}
-		c.freeze = inResume
-	case UpdateAsked, CheckpointAsked:
-		if !c.created || c.proc == told || c.proc == noProc {
-			s.fail("totality", "%v is accepted, and there is no process", st.kind)
+		switch st.kind {
+		case PauseAsked:
+			c.freeze = inPause
+		case ResumeAsked:
+			c.freeze = inResume
 		}
 	case DeleteAsked:
 		s.acceptedDelete()
 	}
+}
+
+// takes says what a container may be asked that changes nothing in its life: what
+// is not known to be dead, and stands as it has to.
+func (w *world) takes(k Kind) bool {
+	restoring := w.deferred && !w.started
+	if !w.created || w.forgotten || w.exited || w.proc == told || restoring {
+		return false
+	}
+	switch k {
+	case PauseAsked:
+		return w.started && !w.paused && w.freeze == noCall
+	case ResumeAsked:
+		return w.paused && w.freeze == noCall
+	case UpdateAsked:
+		return !w.failed && !w.condemned
+	case CheckpointAsked:
+		return w.started && w.freeze == noCall
+	}
+	return k == KillAsked
+}
+
+// takesExecs says whether an exec may be added or started.
+func (w *world) takesExecs() bool {
+	return w.started && !w.exited && w.proc != told && !w.paused && w.freeze == noCall
 }
 
 func (s *search) acceptedStart() {
@@ -288,6 +305,7 @@ func (s *search) acceptedStart() {
 func (s *search) acceptedDelete() {
 	c := &s.cur
 	if s.again {
+		c.condemned = true
 		if c.started || c.proc == noProc || c.exited {
 			s.fail("16", "condemned, and it is not a created process")
 		}
@@ -316,12 +334,12 @@ func (s *search) acceptedExec(e *execWorld) {
 		if e.added {
 			s.fail("22", "a second exec of the same id is accepted")
 		}
-		if c.proc == told || c.exited {
-			s.fail("4", "an exec is added after init was seen to be dead")
+		if !c.takesExecs() {
+			s.fail("4", "an exec is added, and init is not running")
 		}
 	case StartAsked:
 		switch {
-		case c.proc == told || c.exited || !c.started:
+		case !c.takesExecs():
 			s.fail("4", "an exec is started, and init is not running")
 		case e.failed:
 			s.fail("11 (W10)", "a second start of an exec is accepted whose start has failed")
@@ -364,8 +382,10 @@ func (s *search) refused(err error) {
 		s.fail("row 16", "what is deleted is not NotFound: %v", err)
 	case st.kind == CreateAsked && !c.forgotten && !errdefs.IsAlreadyExists(err):
 		s.fail("22", "a second create is not refused with AlreadyExists: %v", err)
-	case st.kind == KillAsked && c.created && c.proc != noProc && c.proc != told && c.call != inRestore && c.call != failing:
+	case st.kind == KillAsked && c.takes(st.kind):
 		s.fail("19", "a kill is lost while init may live: %v", err)
+	case c.takes(st.kind):
+		s.fail("totality", "%v is refused: %v", st.kind, err)
 	case st.kind == DeleteAsked && c.created && !c.started && c.call == noCall && !c.forgotten:
 		s.fail("16 (W3)", "the delete of what never ran is refused: %v", err)
 	case st.kind == DeleteAsked && c.exited && c.call == noCall && !c.forgotten:
@@ -383,6 +403,9 @@ func (s *search) refusedExec(e *execWorld, err error) {
 		s.fail("4", "an exec after init's death is not refused with FailedPrecondition: %v", err)
 	case k == StartAsked && e.added && !errdefs.IsFailedPrecondition(err):
 		s.fail("4", "a start of an exec is not refused with FailedPrecondition: %v", err)
+	case k == ExecAsked && !e.added && c.takesExecs(),
+		k == StartAsked && e.added && !e.started && !e.failed && e.call == noCall && c.takesExecs():
+		s.fail("totality", "%v of an exec is refused: %v", k, err)
 	case k == KillAsked && e.started && e.proc != told:
 		s.fail("19", "a kill of a running exec is lost: %v", err)
 	}

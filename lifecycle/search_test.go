@@ -165,16 +165,6 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestSearchApart searches without telling states alike that differ only in which
-// exec is which: the reduction hides nothing.
-func TestSearchApart(t *testing.T) {
-	s := newSearch(theRules, min(2, searchExecs[0]))
-	s.apart = true
-	if g := explore(s, false); g.bad != nil {
-		t.Fatalf("a promise is broken:\n%s", g.trace())
-	}
-}
-
 // everyCellIsUsed: a cell that does or refuses something is met by the search, so
 // that none is proved by never being tried.
 func (s *search) everyCellIsUsed(t *testing.T) {

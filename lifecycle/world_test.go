@@ -53,7 +53,7 @@ type proc uint8
 
 const (
 	noProc proc = iota
-	alive_
+	living
 	zombie
 	// reaped: its waiter has taken it, the machine was not told yet.
 	reaped
@@ -133,7 +133,7 @@ type world struct {
 	killInit bool
 	look     task
 	// The observer's.
-	created, started, exited, deleted, released, paused, failed, forgotten bool
+	created, started, exited, deleted, released, paused, failed, condemned, forgotten bool
 
 	execs [maxExecs]execWorld
 }
@@ -179,7 +179,7 @@ type step struct {
 // execAlive says whether the process of an exec can be killed.
 func (w *world) execAlive() bool {
 	for i := range w.execs {
-		if w.execs[i].proc == alive_ {
+		if w.execs[i].proc == living {
 			return true
 		}
 	}
@@ -190,7 +190,7 @@ func (w *world) execAlive() bool {
 // reaped.
 func (w *world) execUnreaped() bool {
 	for i := range w.execs {
-		if p := w.execs[i].proc; p == alive_ || p == zombie {
+		if p := w.execs[i].proc; p == living || p == zombie {
 			return true
 		}
 	}
@@ -214,7 +214,7 @@ func (w *world) die(p who) {
 func (w *world) killRest() {
 	w.leftover = false
 	for i := range w.execs {
-		if w.execs[i].proc == alive_ {
+		if w.execs[i].proc == living {
 			w.execs[i].proc = zombie
 		}
 	}
@@ -311,7 +311,7 @@ func (w *world) initKernel(out []step) []step {
 		if (w.call == inCreate && !w.deferred) || w.call == inRestore {
 			out = append(out, step{op: opFork, who: theInit})
 		}
-	case alive_:
+	case living:
 		// By itself, or killed by a client; what a failed call left is killed surely.
 		if !w.frozen {
 			out = append(out, step{op: opDie, who: theInit, must: w.call == failing})
@@ -337,7 +337,7 @@ func (w *world) initKernel(out []step) []step {
 	case w.frozen:
 	case w.leftover:
 		out = append(out, step{op: opVanish, who: theInit})
-	case (w.ran && w.proc == alive_ && w.call != failing) || w.execAlive():
+	case (w.ran && w.proc == living && w.call != failing) || w.execAlive():
 		out = append(out, step{op: opSpawn, who: theInit})
 	}
 	return out
@@ -354,7 +354,7 @@ func (w *world) execSteps(out []step, p who) []step {
 	case inStart:
 		if e.proc != noProc {
 			tell(Started)
-		} else if (w.shared || w.proc == alive_) && !w.frozen {
+		} else if (w.shared || w.proc == living) && !w.frozen {
 			// No fork succeeds in a pid namespace whose first process is dead. In a shared
 			// one it does, long after init's death (W18).
 			out = append(out, step{op: opFork, who: p})
@@ -368,7 +368,7 @@ func (w *world) execSteps(out []step, p who) []step {
 		tell(Deleted)
 	}
 	switch e.proc {
-	case alive_:
+	case living:
 		if !w.frozen {
 			out = append(out, step{op: opDie, who: p, must: e.call == failing})
 		}
@@ -390,7 +390,7 @@ func (w *world) happen(s step) {
 	}
 	switch s.op {
 	case opFork:
-		*p = alive_
+		*p = living
 		if s.who == theInit && *c == inRestore {
 			w.ran = true
 		}
@@ -409,7 +409,7 @@ func (w *world) happen(s step) {
 		w.killAll = done
 	case opKillInit:
 		w.killInit = false
-		if w.proc == alive_ {
+		if w.proc == living {
 			w.die(theInit)
 		}
 	case opSpawn:
