@@ -29,6 +29,7 @@ OTHERS := containerd-1.7.35 runc-1.5.2
 # (None: it needs cgo and gcc only, and those are installed.)
 NORACE ?=
 
+COMMANDS := ./cmd/containerd-shim-lark-v2 ./cmd/lark
 GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w'
 
 STORM_CONTAINERS ?= 500
@@ -39,12 +40,12 @@ TEST_TIMEOUT ?= 10m
 .PHONY: build
 build: ## build bin/containerd-shim-lark-v2 and bin/lark, static (the default)
 	@$(env)
-	$(GO_BUILD) -o bin/ ./cmd/...
+	$(GO_BUILD) -o bin/ $(COMMANDS)
 
 .PHONY: cross
 cross: ## build for arm64 and amd64, into bin/arm64 and bin/amd64
 	@$(env)
-	for arch in arm64 amd64; do GOARCH=$$arch $(GO_BUILD) -o bin/$$arch/ ./cmd/...; done
+	for arch in arm64 amd64; do GOARCH=$$arch $(GO_BUILD) -o bin/$$arch/ $(COMMANDS); done
 
 .PHONY: install
 install: build ## install the binaries into PREFIX/bin (PREFIX=/usr/local)
@@ -91,7 +92,7 @@ soak: build peers ## storms for SOAK_SECONDS=3600 under each containerd
 bench-execs: build peers ## 100 execs at once: lark's shim against containerd's own, under both containerds
 	@$(env)
 	cd e2e
-	LARK_E2E_BENCH=1 go test -count=1 -timeout 60m -v -run '^TestExecBench$$' ./execbench | grep -v '^=== '
+	go run ./execbench $(BENCH_EXECS)
 
 .PHONY: bench
 bench: packages others ## the Go benchmarks
