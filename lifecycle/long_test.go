@@ -20,9 +20,7 @@ func TestEveryCellMatters(t *testing.T) {
 		broken := *theRules
 		breaks(&broken)
 		g := explore(newSearch(&broken, 1), true)
-		if g.bad == nil {
-			g.bad, g.badAt = g.deadEnd()
-		}
+		g.liveness()
 		if n++; g.bad == nil {
 			t.Errorf("%s, and nobody notices", name)
 		}

@@ -215,6 +215,14 @@ var mutations = []mutation{
 	{"dead end: what could not be created is never forgotten", "dead end", 1, func(r *rules) {
 		r.init[Creating][CreateFailed] = nothing
 	}},
+	{"circle: as long as an exec is live, what is left is killed again and again", "circle", 1, func(r *rules) {
+		r.init[Exiting][KillAllDone] = do(func(m *Machine, ev Event) {
+			endKillAll(m, ev)
+			if m.live() > 0 && m.killing == notKilling {
+				m.killRest()
+			}
+		})
+	}},
 	{"totality: a cell is forgotten", "totality", 1, func(r *rules) {
 		r.init[Exiting][Paused] = cell{}
 	}},
@@ -227,9 +235,7 @@ func TestMutations(t *testing.T) {
 			broken := *theRules
 			mu.breaks(&broken)
 			g := explore(newSearch(&broken, mu.execs), true)
-			if g.bad == nil {
-				g.bad, g.badAt = g.deadEnd()
-			}
+			g.liveness()
 			if g.bad == nil {
 				t.Fatalf("not caught in %d states", len(g.states))
 			}
