@@ -5,7 +5,6 @@ package oci
 // files are small and local, and os.Open would ask the poller about each.
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -22,8 +21,6 @@ type files interface {
 	readEnd(path string, from int64, max int) ([]byte, error)
 	// size returns the length of a file, 0 if it is not there.
 	size(path string) int64
-	// writeNew makes a file that must not exist yet, mode 0600.
-	writeNew(path string, data []byte) error
 	// remove unlinks a file; that it is not there is no error.
 	remove(path string) error
 	// exists tells whether there is something under this name.
@@ -84,22 +81,6 @@ func (host) size(path string) int64 {
 		return 0
 	}
 	return st.Size
-}
-
-func (host) writeNew(path string, data []byte) error {
-	fd, err := retry(func() (int, error) {
-		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	})
-	if err != nil {
-		return &os.PathError{Op: "create", Path: path, Err: err}
-	}
-	werr := writeAll(fd, data)
-	cerr := unix.Close(fd)
-	if err := errors.Join(werr, cerr); err != nil {
-		_ = unix.Unlink(path)
-		return &os.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
 }
 
 func (host) remove(path string) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,10 +35,8 @@ func TestCreateClaimsTheProcess(t *testing.T) {
 
 func TestExecLeavesNoFile(t *testing.T) {
 	b := newBench(t, "ok", Deadlines{})
-	for _, stale := range []string{"e.pid", "e.pid.process"} {
-		if err := os.WriteFile(filepath.Join(b.dir, stale), []byte("1"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(b.dir, "e.pid"), []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	child, err := b.Exec(t.Context(), "x", ExecCall{PidFile: filepath.Join(b.dir, "e.pid"), Process: []byte("{}"), Namespace: b.owner.OwnNamespace()})
 	if err != nil {
@@ -81,8 +80,7 @@ func TestParsePidRefusesOurselves(t *testing.T) {
 	if _, err := parsePid([]byte("12\n")); err != nil {
 		t.Error(err)
 	}
-	self := []byte(strings.TrimSpace(string(append([]byte(nil), []byte(itoa(os.Getpid()))...))))
-	if _, err := parsePid(self); !errdefs.IsInternal(err) {
+	if _, err := parsePid([]byte(strconv.Itoa(os.Getpid()))); !errdefs.IsInternal(err) {
 		t.Errorf("own pid: %v", err)
 	}
 }
@@ -93,20 +91,13 @@ func FuzzPidFile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		pid, err := parsePid(data)
-		if err == nil && (pid < 2 || pid > maxPid || pid == os.Getpid() || itoa(pid) != strings.TrimSuffix(string(data), "\n")) {
+		if err == nil && (pid < 2 || pid > maxPid || pid == os.Getpid() || strconv.Itoa(pid) != strings.TrimSuffix(string(data), "\n")) {
 			t.Errorf("%q taken as %d", data, pid)
 		}
 		if err != nil && (pid != 0 || !errdefs.IsInternal(err)) {
 			t.Errorf("%q: %d, %v", data, pid, err)
 		}
 	})
-}
-
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return itoa(n/10) + string(rune('0'+n%10))
 }
 
 // Row 32: a call that hangs is ended at its deadline with all that it forked,

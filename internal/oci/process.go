@@ -7,7 +7,6 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,8 +44,8 @@ type CreateCall struct {
 // ExecCall is what Exec needs.
 type ExecCall struct {
 	// PidFile is an absolute path in the bundle, different for each exec that is
-	// under way. The process spec and the runtime's log stand beside it while
-	// the call runs. All three are gone when Exec returns.
+	// under way. The runtime's log stands beside it while the call runs. Both are
+	// gone when Exec returns.
 	PidFile string
 	// Process is the process of the OCI runtime spec, as JSON.
 	Process []byte
@@ -91,18 +90,25 @@ func (r *Runtime) Create(ctx context.Context, id string, c CreateCall) (*childre
 // Exec starts a further process in a running container and returns it. On an
 // error nothing that the call made is running any more.
 func (r *Runtime) Exec(ctx context.Context, id string, c ExecCall) (*children.Child, error) {
-	spec, log := c.PidFile+".process", c.PidFile+".log"
-	if err := r.writeSpec(spec, c.Process); err != nil {
-		return nil, systemError(opExec, "writing the process spec", err)
+	// The process spec is a file in memory that the runtime, or a wrapper around
+	// it, opens through our /proc entry: that takes 20 us of CPU, where a file in
+	// the bundle takes 24 on a tmpfs and 86 on a disk (BenchmarkSpec); it needs no
+	// free byte on either, and goes with us if we are killed. What may open it is
+	// what may open the container's /proc/PID/ns, and exec does that anyway.
+	spec, err := r.files.memory("process.json", c.Process)
+	if err != nil {
+		return nil, systemError(opExec, "passing the process spec", err)
 	}
-	args := append(make([]string, 0, 10), opExec, "--process", spec)
+	defer spec.Close()
+	log := c.PidFile + ".log"
+	args := append(make([]string, 0, 10), opExec, "--process", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), spec.Fd()))
 	args = withConsole(args, c.IO)
 	args = append(args, "--detach", "--pid-file", c.PidFile, id)
 	child, err := r.spawn(ctx, c.PidFile, &call{
 		op: opExec, args: args, logPath: log, deadline: r.deadlines.Exec,
 		space: c.Namespace, io: c.IO,
 	})
-	for _, path := range []string{c.PidFile, spec, log} {
+	for _, path := range []string{c.PidFile, log} {
 		if err := r.files.remove(path); err != nil {
 			r.log.Warn("a file of an exec stays behind", "error", err)
 		}
@@ -130,19 +136,6 @@ func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*child
 		op: opRestore, args: args, deadline: r.deadlines.Restore, attached: true,
 		space: c.Namespace, io: c.IO,
 	})
-}
-
-// writeSpec writes the process spec for the runtime to read, as a plain file
-// beside the pid file.
-func (r *Runtime) writeSpec(path string, spec []byte) error {
-	err := r.files.writeNew(path, spec)
-	if !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if err := r.files.remove(path); err != nil { // a call's whose shim was killed
-		return err
-	}
-	return r.files.writeNew(path, spec)
 }
 
 // spawn runs a call that makes a process, and claims the process.
