@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/larkshim/lark/e2e/registry"
 	"github.com/larkshim/lark/e2e/suite"
 	"github.com/larkshim/lark/e2e/suite/gotest"
 	"github.com/larkshim/lark/e2e/suite/sandbox"
@@ -116,26 +117,51 @@ func (c *column) fill(ctx context.Context, o options, built *upstream.Suite, tes
 	began := time.Now()
 	c.results = map[string]gotest.Result{}
 	for _, group := range groups(tests) {
-		tests := &gotest.Suite{
-			Tests: group,
-			Stall: clientStall,
-			Start: func(ctx context.Context, skip []string, out io.Writer) error {
-				return c.attempt(ctx, stage, built, group, skip, io.MultiWriter(out, log), log)
-			},
-			Progress: func(test string, r gotest.Result) {
-				if r.Outcome != gotest.Pass {
-					fmt.Fprintf(os.Stderr, "client: %s: %-5s %s (%.1fs)\n", c.Title, r.Outcome, test, r.Elapsed.Seconds())
-				}
-			},
-		}
-		results, err := tests.Run(ctx)
-		if err != nil {
+		if err := c.runGroup(ctx, stage, built, group, log); err != nil {
 			return err
 		}
-		maps.Copy(c.results, results)
+	}
+	for range shimlessTries - 1 {
+		if again := c.unlucky(); len(again) > 0 {
+			fmt.Fprintf(os.Stderr, "client: %s: once more, as they concern no shim: %v\n", c.Title, again)
+			if err := c.runGroup(ctx, stage, built, again, log); err != nil {
+				return err
+			}
+		}
 	}
 	c.elapsed = time.Since(began)
 	return c.checkShims(stage)
+}
+
+// runGroup runs tests in one daemon, unless they bring it down.
+func (c *column) runGroup(ctx context.Context, stage string, built *upstream.Suite, tests []string, log io.Writer) error {
+	group := &gotest.Suite{
+		Tests: tests,
+		Stall: clientStall,
+		Start: func(ctx context.Context, skip []string, out io.Writer) error {
+			return c.attempt(ctx, stage, built, tests, skip, io.MultiWriter(out, log), log)
+		},
+		Progress: func(test string, r gotest.Result) {
+			if r.Outcome != gotest.Pass {
+				fmt.Fprintf(os.Stderr, "client: %s: %-5s %s (%.1fs)\n", c.Title, r.Outcome, test, r.Elapsed.Seconds())
+			}
+		},
+	}
+	results, err := group.Run(ctx)
+	maps.Copy(c.results, results)
+	return err
+}
+
+// unlucky are the tests that failed but may be tried again, sorted.
+func (c *column) unlucky() []string {
+	var tests []string
+	for test, r := range c.results {
+		if r.Outcome == gotest.Fail && shimless.MatchString(test) && reasonFor(test) == "" {
+			tests = append(tests, test)
+		}
+	}
+	slices.Sort(tests)
+	return tests
 }
 
 // groups splits the tests into those that may run in one daemon. Checkpoint tests leave their containers behind when CRIU
@@ -185,7 +211,7 @@ func (c *column) attempt(ctx context.Context, stage string, built *upstream.Suit
 		return err
 	}
 	return sandbox.Run(ctx, sandbox.Config{
-		Hosts:  imageHosts,
+		Hosts:  registry.Hosts,
 		Keep:   []string{stage},
 		Path:   []string{stage},
 		Dir:    built.Dir,

@@ -32,14 +32,19 @@ const (
 	headerTimeout = 10 * time.Second
 )
 
+// Address is where the sandbox's registry listens: HTTPS's own port, because the names of the images have none.
+const Address = "127.0.0.1:443"
+
+// Hosts are the registries that ContainerdImages are named after.
+var Hosts = []string{"ghcr.io", "registry.k8s.io"}
+
 // Server is a registry over TLS. It answers for every host its images are named after, so the caller points those hosts
-// at its address (inside a sandbox: /etc/hosts) and has clients trust CAFile (SSL_CERT_FILE).
+// at its address (in a sandbox: sandbox.Config.Hosts) and has clients trust what WriteCA writes (SSL_CERT_FILE).
 type Server struct {
 	listener net.Listener
 	server   *http.Server
 	done     chan error
 	ca       []byte
-	hosts    []string
 }
 
 // Serve begins to serve images at address, e.g. "127.0.0.1:443". Close ends it.
@@ -62,7 +67,6 @@ func Serve(ctx context.Context, address string, images []Image) (*Server, error)
 		server:   &http.Server{Handler: ggcr.New(ggcr.Logger(quiet)), ErrorLog: quiet, ReadHeaderTimeout: headerTimeout},
 		done:     make(chan error, 1),
 		ca:       ca,
-		hosts:    hosts,
 	}
 	go func() { s.done <- s.server.Serve(listener) }()
 	if err := s.push(ctx, images); err != nil {
@@ -99,9 +103,6 @@ func (s *Server) push(ctx context.Context, images []Image) error {
 	}
 	return nil
 }
-
-// Hosts are the names that must resolve to the server's address.
-func (s *Server) Hosts() []string { return slices.Clone(s.hosts) }
 
 // WriteCA writes the certificate that clients must trust to file.
 func (s *Server) WriteCA(file string) error { return os.WriteFile(file, s.ca, 0o644) }

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/larkshim/lark/e2e/daemon"
+	"github.com/larkshim/lark/e2e/registry"
 	"github.com/larkshim/lark/e2e/suite/sandbox"
 )
 
@@ -48,9 +49,10 @@ func Main(m sandbox.Runner, programs ...string) int {
 	}
 	defer os.RemoveAll(stage)
 	return sandbox.Main(m, sandbox.Config{
-		Keep: []string{stage, daemon.Cache()},
-		Path: []string{stage},
-		Env:  []string{binVariable + "=" + stage, "LARK_CACHE=" + daemon.Cache()},
+		Hosts: registry.Hosts,
+		Keep:  []string{stage, daemon.Cache()},
+		Path:  []string{stage},
+		Env:   []string{binVariable + "=" + stage, "LARK_CACHE=" + daemon.Cache()},
 	})
 }
 
