@@ -205,9 +205,6 @@ func (h *held) collect() (x exited, dead bool, err error) {
 	peek := h.call != nil
 	err = retry(func() (err error) {
 		x, dead, err = h.owner.sys.waitid(unix.P_PIDFD, h.fd, peek)
-		if err == unix.EAGAIN {
-			err = nil
-		}
 		return err
 	})
 	if h.call != nil && (dead || errors.Is(err, unix.ECHILD)) {

@@ -116,8 +116,7 @@ func check(err error) {
 func owner(t testing.TB, sys system) *Owner {
 	t.Helper()
 	before := descriptors(t)
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	o, err := newOwner(log, sys)
+	o, err := newOwner(quiet(), sys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +137,8 @@ func owner(t testing.TB, sys system) *Owner {
 	})
 	return o
 }
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func descriptors(t testing.TB) int {
 	names, err := os.ReadDir("/proc/self/fd")

@@ -21,7 +21,8 @@ type system interface {
 	pidfdOpen(pid int) (int, error)
 	// pidfdSignal sends a signal through a pidfd.
 	pidfdSignal(fd int, sig unix.Signal) error
-	// waitid is waitid(2) with WEXITED|WNOHANG and, if peek, WNOWAIT. ok is false when there is nothing to report.
+	// waitid is waitid(2) with WEXITED|WNOHANG and, if peek, WNOWAIT. ok is false when there is nothing to report. (With
+	// WNOHANG there is no EAGAIN, even for a non-blocking pidfd.)
 	waitid(idType, id int, peek bool) (x exited, ok bool, err error)
 	// killGroup sends a signal to a whole process group.
 	killGroup(pgid int, sig unix.Signal) error

@@ -178,9 +178,6 @@ func (w *Window) accept(ino uint64) error {
 func (o *Owner) peek(idType, id int) (dead bool, err error) {
 	err = retry(func() (err error) {
 		_, dead, err = o.sys.waitid(idType, id, true)
-		if err == unix.EAGAIN { // a non-blocking pidfd with nothing to tell
-			err = nil
-		}
 		return err
 	})
 	return dead, err
