@@ -13,10 +13,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=build/env.sh
 . "$here/env.sh"
 
+# quietly runs a go command without the lines that say what it downloads.
+quietly() { "$@" 2> >(grep -v '^go: downloading ' >&2); }
+
 # source_of MODULE VERSION: fetches a module, verified by the checksum database,
 # and prints the directory of its source.
 source_of() {
-	(cd / && GOFLAGS= go mod download -json "$1@$2") | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p'
+	(cd / && GOFLAGS= quietly go mod download -json "$1@$2") | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p'
 }
 
 build_containerd() { # VERSION DESTINATION
@@ -24,12 +27,12 @@ build_containerd() { # VERSION DESTINATION
 	case $1 in [2-9].*) module+=/v${1%%.*} ;; esac
 	dir=$(source_of "$module" "v$1")
 	cd "$dir"
-	CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath \
+	CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off quietly go build -trimpath \
 		-tags 'no_btrfs no_devmapper no_zfs no_aufs urfave_cli_no_docs' \
 		-ldflags "-s -w -X $module/version.Version=v$1" \
 		-o "$2/" ./cmd/containerd ./cmd/ctr
 	# The shim as its own Makefile builds it: without gRPC and tracing.
-	CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath \
+	CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off quietly go build -trimpath \
 		-tags 'no_btrfs no_devmapper no_zfs no_aufs urfave_cli_no_docs no_grpc' \
 		-ldflags "-s -w -X $module/version.Version=v$1" \
 		-o "$2/" ./cmd/containerd-shim-runc-v2
@@ -40,7 +43,7 @@ build_runc() { # VERSION DESTINATION
 	need gcc gcc libc6-dev
 	dir=$(source_of github.com/opencontainers/runc "v$1")
 	cd "$dir"
-	CGO_ENABLED=1 GOFLAGS=-mod=readonly GOWORK=off go build -trimpath \
+	CGO_ENABLED=1 GOFLAGS=-mod=readonly GOWORK=off quietly go build -trimpath \
 		-tags 'netgo osusergo' -ldflags "-s -w -X main.version=$1 -extldflags -static" -o "$2/runc" .
 }
 
