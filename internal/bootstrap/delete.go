@@ -38,7 +38,7 @@ type remover interface {
 // deleting is the delete command. containerd runs it after a shim has gone, also
 // after an orderly end, and perhaps several times.
 func deleting(ns bundle.Namespace, id bundle.ContainerID, f *flags, out io.Writer) error {
-	unix.Umask(0o077)
+	unix.Umask(runtimeUmask)
 	path, err := bundlePath(f, id)
 	if err != nil {
 		return err
@@ -83,11 +83,9 @@ func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Log
 		o = &options.Options{}
 	}
 	if o != nil {
-		call, cancel := context.WithTimeout(ctx, deleteRuntimeTimeout)
-		if err := rooms.deleteContainer(call, o); err != nil && !errdefs.IsNotFound(err) {
+		if err := rooms.deleteContainer(ctx, o); err != nil && !errdefs.IsNotFound(err) {
 			log.Warn("the runtime did not delete the container", "error", err)
 		}
-		cancel()
 		if err := rooms.killLeft(ctx, o); err != nil && !errdefs.IsNotFound(err) {
 			log.Warn("processes of the container may be left", "error", err)
 		}

@@ -3,7 +3,9 @@ package bootstrap
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -41,13 +43,14 @@ type policed struct {
 	settled  atomic.Uint64 // of those, how many it has certainly entered in its table
 	answered atomic.Uint64
 
-	out  frameCounter // only the library's writer uses it
-	once sync.Once
-	gone chan struct{} // closed by Close
+	out     frameCounter // only the library's writer uses it
+	refused func(error)  // told about a message that ends the connection
+	once    sync.Once
+	gone    chan struct{} // closed by Close
 }
 
-func newPoliced(conn net.Conn) *policed {
-	return &policed{Conn: conn, in: bufio.NewReader(conn), gone: make(chan struct{})}
+func newPoliced(conn net.Conn, refused func(error)) *policed {
+	return &policed{Conn: conn, in: bufio.NewReader(conn), refused: refused, gone: make(chan struct{})}
 }
 
 // Read gives out at most the rest of one message. That the library comes for the next
@@ -70,6 +73,9 @@ func (c *policed) Read(p []byte) (int, error) {
 	if n > 0 {
 		c.finished()
 	}
+	if err != nil {
+		err = c.end(err)
+	}
 	return n, err
 }
 
@@ -77,19 +83,30 @@ func (c *policed) nextFrame() error {
 	for n := 0; n < frameHeader; {
 		m, err := c.in.Read(c.header[n:])
 		if err != nil {
-			return err // in the middle of a header too: there is no one to answer
+			return c.end(err) // in the middle of a header too: there is no one to answer
 		}
 		n += m
 	}
 	length := binary.BigEndian.Uint32(c.header[:])
-	if length > maxFrame {
-		return fmt.Errorf("message of %d bytes", length)
-	}
-	if t := c.header[frameTypeByte]; t != typeRequest {
-		return fmt.Errorf("message of type %d", t)
+	if t := c.header[frameTypeByte]; length > maxFrame || t != typeRequest {
+		c.refused(fmt.Errorf("message of type %d with %d bytes", t, length))
+		return io.EOF
 	}
 	c.unread, c.left = c.header[:], int(length)
 	return nil
+}
+
+// end is what the library is told when reading fails: EOF makes it drop the
+// connection and its calls, while after any other error it goes on waiting for them.
+func (c *policed) end(err error) error {
+	select {
+	case <-c.gone:
+	default:
+		if !errors.Is(err, io.EOF) {
+			c.refused(err)
+		}
+	}
+	return io.EOF
 }
 
 func (c *policed) finished() {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/oci"
 )
 
 // featuresType is how containerd's typeurl names the runtime's features, which are
@@ -39,9 +40,7 @@ func (a App) info(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), infoTimeout)
-	defer cancel()
-	f, err := queryFeatures(ctx, o)
+	f, err := queryFeatures(context.Background(), o)
 	if err != nil {
 		return err
 	}
@@ -107,7 +106,9 @@ func queryFeatures(ctx context.Context, o *options.Options) (*features.Features,
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	rt, err := newRuntime(owner, log, dir, bundle.Namespace{}, o)
+	deadlines := oci.DefaultDeadlines()
+	deadlines.Features = infoTimeout
+	rt, err := oci.New(oci.Config{Binary: o.GetBinaryName(), Dir: dir, Owner: owner, Log: log, Deadlines: deadlines})
 	if err != nil {
 		return nil, err
 	}

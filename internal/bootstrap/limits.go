@@ -33,8 +33,10 @@ const (
 
 	// deleteTimeout bounds all that delete does; containerd gives it 5 seconds.
 	deleteTimeout = 4500 * time.Millisecond
-	// deleteRuntimeTimeout leaves some of that for the rest when the runtime hangs.
-	deleteRuntimeTimeout = 3 * time.Second
+	// deleteRuntimeTimeout and stateRuntimeTimeout (how a failed delete finds out whether
+	// the container is gone) leave some of that for the rest when the runtime hangs.
+	deleteRuntimeTimeout = 2500 * time.Millisecond
+	stateRuntimeTimeout  = 500 * time.Millisecond
 	// infoTimeout bounds the runtime's features call.
 	infoTimeout = 5 * time.Second
 
@@ -79,6 +81,12 @@ const (
 
 	// oomScoreMax is OOM_SCORE_ADJ_MAX, see proc_pid_oom_score_adj(5).
 	oomScoreMax = 1000
+
+	// runtimeUmask is that of the processes that call an OCI runtime, which hands it on
+	// to execs. It is set because who started containerd may have left any (a umask of
+	// 0 once made files of shims writable for all, containerd PR 9363). It cannot be
+	// 0077 for that reason, and need not: whatever a shim creates has an explicit mode.
+	runtimeUmask = 0o022
 
 	// socketFD is where start hands the listening socket over.
 	socketFD = 3

@@ -65,18 +65,18 @@ func (l *logPipe) Write(p []byte) (int, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lost > 0 {
-		if !l.put(fmt.Appendf(nil, "level=WARN msg=\"log records were lost\" count=%d\n", l.lost)) {
-			l.lost++
-			return len(p), nil
-		}
-		l.lost = 0
+	rest := p
+	if l.lost > 0 { // told in one piece with the record, or not yet
+		rest = append(fmt.Appendf(nil, "level=WARN msg=\"log records were lost\" count=%d\n", l.lost), p...)
 	}
-	for rest := p; len(rest) > 0; {
+	for first := true; len(rest) > 0; first = false {
 		piece := rest[:min(len(rest), pipeBuf)]
 		if !l.put(piece) {
 			l.lost++
 			break
+		}
+		if first {
+			l.lost = 0
 		}
 		rest = rest[len(piece):]
 	}

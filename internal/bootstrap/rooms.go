@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"context"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -35,27 +34,18 @@ func newRemover(ns bundle.Namespace, id bundle.ContainerID, b *bundle.Bundle, lo
 	return &rooms{owner: owner, bundle: b, ns: ns, id: id, log: log}, nil
 }
 
-func (r *rooms) runtime(o *options.Options) (*oci.Runtime, error) {
-	return newRuntime(r.owner, r.log, r.bundle.Path(), r.ns, o)
-}
-
-func newRuntime(owner *children.Owner, log *slog.Logger, dir string, ns bundle.Namespace, o *options.Options) (*oci.Runtime, error) {
-	deadlines, err := oci.DeadlinesFromEnv(os.Getenv)
-	if err != nil {
-		return nil, err
-	}
+func (r *rooms) deleteContainer(ctx context.Context, o *options.Options) error {
 	root := o.GetRoot()
 	if root == "" {
 		root = defaultRuntimeRoot
 	}
-	return oci.New(oci.Config{
-		Binary: o.GetBinaryName(), Root: filepath.Join(root, ns.String()), SystemdCgroup: o.GetSystemdCgroup(),
-		Dir: dir, Owner: owner, Log: log, Deadlines: deadlines,
+	// A call is not ended by its context, only by its deadline.
+	deadlines := oci.DefaultDeadlines()
+	deadlines.Delete, deadlines.State = deleteRuntimeTimeout, stateRuntimeTimeout
+	rt, err := oci.New(oci.Config{
+		Binary: o.GetBinaryName(), Root: filepath.Join(root, r.ns.String()), SystemdCgroup: o.GetSystemdCgroup(),
+		Dir: r.bundle.Path(), Owner: r.owner, Log: r.log, Deadlines: deadlines,
 	})
-}
-
-func (r *rooms) deleteContainer(ctx context.Context, o *options.Options) error {
-	rt, err := r.runtime(o)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 // serve is the long-running process. It ends when the service asks for it or on
 // SIGTERM or SIGINT, in order.
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
-	unix.Umask(0o077)
+	unix.Umask(runtimeUmask)
 	debug.SetGCPercent(gcPercent)
 	dir, err := unix.Getwd()
 	if err != nil {

@@ -111,7 +111,7 @@ type connKey struct{}
 // start serves one connection. Each has a Serve of its own, because the context given
 // there is the only thing that a handler can know its connection by.
 func (s *server) start(ctx context.Context, conn net.Conn) {
-	c := newPoliced(conn)
+	c := newPoliced(conn, func(err error) { s.log.Warn("connection ended", "error", err) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {

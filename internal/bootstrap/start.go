@@ -25,7 +25,7 @@ var groupAnnotations = []string{
 // starting is the start command: it prints where the shim of the container's group
 // listens, and has started it if there was none.
 func starting(ns bundle.Namespace, id bundle.ContainerID, f *flags, in io.Reader, out io.Writer) error {
-	unix.Umask(0o077) // for what is made with no mode of its own
+	unix.Umask(0o077) // for the directories that are made on the way to the socket
 	if err := checkKernel(); err != nil {
 		return err
 	}

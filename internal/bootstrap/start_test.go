@@ -124,7 +124,7 @@ func checkServer(t *testing.T, c *container, shim *running) {
 	if err != nil || string(args) != want {
 		t.Errorf("command line %q, %v", args, err)
 	}
-	if umask := procField(t, shim.pid, "status", "Umask:"); umask != "0077" {
+	if umask := procField(t, shim.pid, "status", "Umask:"); umask != "0022" {
 		t.Errorf("umask %s", umask)
 	}
 	score := func(pid int) int {
