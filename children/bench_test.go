@@ -88,7 +88,7 @@ const flatness = 1.3
 
 // The cost of an exit does not grow with the starts in flight.
 func TestExitIsFlat(t *testing.T) {
-	const each, rounds = 200, 5
+	const each, rounds = 200 / thin, 3
 	medians := make(map[int][]time.Duration)
 	for range rounds { // alternating, so that a slow moment of the machine hits all
 		for _, starts := range inFlight {

@@ -18,7 +18,7 @@ import (
 // Row 31, W2: thousands of children that are dead before they are claimed. None is lost, none is another's.
 func TestDeadBeforeClaimed(t *testing.T) {
 	o := owner(t, kernel{})
-	const calls, each = 16, 250
+	const calls, each = 16, 250 / thin
 	var group sync.WaitGroup
 	for range calls {
 		group.Go(func() {
@@ -49,7 +49,7 @@ func TestDeadBeforeClaimed(t *testing.T) {
 func TestTenThousandOrphansAtOnce(t *testing.T) {
 	o := owner(t, kernel{})
 	w := o.Begin(o.OwnNamespace()) // none may go before it closes
-	const crowds, each = 10, 1000
+	const crowds, each = 10, 1000 / thin
 	for range crowds {
 		run(t, o, crowd(each))
 	}
@@ -70,35 +70,42 @@ func TestTenThousandOrphansAtOnce(t *testing.T) {
 	t.Logf("%d orphans reaped %v after the window had closed", crowds*each, time.Since(began))
 }
 
-// Orphans are reaped, and do not pile up, while at every moment some window is open.
-func TestOrphansUnderUnbrokenLoad(t *testing.T) {
-	o := owner(t, kernel{})
-	const rounds, each, life = 60, 50, 30 * time.Millisecond
-	stop := make(chan struct{})
-	var load, producers sync.WaitGroup
-	for i := range 8 { // each window begins before the last one of another has closed
+// unbrokenLoad keeps windows open, one after the other, such that each begins before the last of another has closed.
+func unbrokenLoad(o *Owner) (stop func()) {
+	const windows, life = 8, 30 * time.Millisecond
+	over := make(chan struct{})
+	var load sync.WaitGroup
+	for i := range windows {
+		first := life * time.Duration(windows+i) / windows // spreads them
 		load.Go(func() {
-			time.Sleep(life / 8 * time.Duration(i)) // spreads them: there is no event to wait for
-			for {
+			for lasts := first; ; lasts = life {
 				w := o.Begin(o.OwnNamespace())
 				select {
-				case <-stop:
+				case <-over:
 					w.Close()
 					return
-				case <-time.After(life):
+				case <-time.After(lasts):
 				}
 				w.Close()
 			}
 		})
 	}
+	return func() { close(over); load.Wait() }
+}
+
+// Orphans are reaped, and do not pile up, while at every moment some window is open.
+func TestOrphansUnderUnbrokenLoad(t *testing.T) {
+	o := owner(t, kernel{})
+	const rounds, each = 60, 50 / thin
+	stopLoad := unbrokenLoad(o)
 	most := 0
-	producers.Go(func() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		for range rounds {
 			run(t, o, crowd(each))
 		}
-	})
-	done := make(chan struct{})
-	go func() { producers.Wait(); close(done) }()
+	}()
 	for running := true; running; {
 		select {
 		case <-done:
@@ -113,8 +120,7 @@ func TestOrphansUnderUnbrokenLoad(t *testing.T) {
 		}
 		return ""
 	})
-	close(stop)
-	load.Wait()
+	stopLoad()
 	t.Logf("%d orphans; at most %d zombies at once", rounds*each, most)
 	if most > rounds*each/4 {
 		t.Errorf("%d zombies at once: they pile up", most)

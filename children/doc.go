@@ -33,7 +33,11 @@
 //   - Whoever claims a Child or starts a Process waits for it. A process for which nobody waits stays a zombie.
 //   - Third-party code that forks and waits by itself runs inside [Owner.Guard].
 //   - Nobody in this program calls wait4(-1), waitid(P_ALL) without WNOWAIT, or ignores SIGCHLD.
-//   - A call that is given up is ended with [Process.KillTree], and its window closed (in either order).
+//   - A call that is given up is ended with [Process.KillTree], and its window closed. Between the two the pid file is read
+//     again: the call may have written it in its last moment, and what it names is then claimed and killed. (runc writes
+//     a file .NAME first and fails if there is one; a killed runc leaves it, so it is to be removed with the pid file.)
+//   - In our own pid namespace a process that has left the call's process group, and whose parent has died, cannot be told
+//     from a container's daemon: KillTree leaves it, and the cgroup's [Owner.KillAll] has to take it.
 //
 // # Orphans
 //

@@ -35,6 +35,21 @@ func (f *faulty) fails(name string) error {
 	return f.with
 }
 
+// arm makes the n-th call from now on fail.
+func (f *faulty) arm(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failAt = f.calls + n
+}
+
+// disarm tells which call has failed, if any.
+func (f *faulty) disarm() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failAt = 0
+	return f.failed
+}
+
 func (f *faulty) pidfdOpen(pid int) (int, error) {
 	if err := f.fails("pidfd_open"); err != nil {
 		return -1, err
@@ -139,54 +154,56 @@ func scenario(t *testing.T, o *Owner) (told error) {
 	return told
 }
 
+// tally is what became of the failures.
+type tally struct{ told, mended int }
+
 // Every failure is told or mended: no exit is lost, no wait hangs, no process and no descriptor is left.
 func TestFailTheNthCall(t *testing.T) {
-	errnos := []unix.Errno{unix.EMFILE, unix.EAGAIN, unix.EINTR, unix.EIO}
-	var told, mended int
-	for _, with := range errnos {
-		for n := 1; ; n++ {
-			f := &faulty{system: kernel{}, with: with}
-			before := descriptors(t)
-			o, err := newOwner(quiet(), f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			f.mu.Lock()
-			f.failAt = f.calls + n
-			f.mu.Unlock()
-			err = scenario(t, o)
-			f.mu.Lock()
-			failed := f.failed
-			f.failAt = 0
-			f.mu.Unlock()
-			switch {
-			case err != nil && failed == "":
-				t.Errorf("without a failure: %v", err)
-			case err != nil && with == unix.EINTR && failed != "fork":
-				t.Errorf("%d: EINTR of %s was told: %v", n, failed, err)
-			case err != nil && !errors.Is(err, with) && !errors.Is(err, context.DeadlineExceeded):
-				t.Errorf("%d: %v of %s told as %v", n, with, failed, err)
-			case err != nil:
-				told++
-			case failed != "":
-				mended++
-			}
-			eventually(t, with.Error()+" of "+failed, func() string {
-				if pids, err := childrenOf(kernel{}, "self"); err != nil || len(pids) > 0 {
-					return "left: " + describe(pids)
-				}
-				return ""
-			})
-			if err := o.Close(); err != nil {
-				t.Error(err)
-			}
-			if after := descriptors(t); after > before+2 {
-				t.Errorf("%v of %s: %d descriptors open, %d before", with, failed, after, before)
-			}
-			if failed == "" || t.Failed() {
-				break
-			}
+	var sum tally
+	for _, with := range []unix.Errno{unix.EMFILE, unix.EAGAIN, unix.EINTR, unix.EIO} {
+		for n := 1; sum.failNth(t, n, with) && !t.Failed(); n++ {
 		}
 	}
-	t.Logf("%d failures: %d told to the caller, %d mended", told+mended, told, mended)
+	t.Logf("%d failures: %d told to the caller, %d mended", sum.told+sum.mended, sum.told, sum.mended)
+	if sum.told == 0 || sum.mended == 0 {
+		t.Error("the failures were none")
+	}
+}
+
+// failNth runs the scenario and lets one call fail. It reports whether there was such a call.
+func (sum *tally) failNth(t *testing.T, n int, with unix.Errno) bool {
+	f := &faulty{system: kernel{}, with: with}
+	before := descriptors(t)
+	o, err := newOwner(quiet(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.arm(n)
+	err = scenario(t, o)
+	failed := f.disarm()
+	switch {
+	case err != nil && failed == "":
+		t.Errorf("without a failure: %v", err)
+	case err != nil && with == unix.EINTR && failed != "fork":
+		t.Errorf("%d: EINTR of %s was told: %v", n, failed, err)
+	case err != nil && !errors.Is(err, with) && !errors.Is(err, context.DeadlineExceeded):
+		t.Errorf("%d: %v of %s told as %v", n, with, failed, err)
+	case err != nil:
+		sum.told++
+	case failed != "":
+		sum.mended++
+	}
+	eventually(t, with.Error()+" of "+failed, func() string {
+		if pids, err := childrenOf(kernel{}, "self"); err != nil || len(pids) > 0 {
+			return "left: " + describe(pids)
+		}
+		return ""
+	})
+	if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+	if after := descriptors(t); after > before+2 {
+		t.Errorf("%v of %s: %d descriptors open, %d before", with, failed, after, before)
+	}
+	return failed != ""
 }

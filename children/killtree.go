@@ -20,7 +20,7 @@ import (
 //
 // ns is the pid namespace of the container for which the call was made, nil if for none. If it is not shared, every
 // living child of ours that began in it after the call, and that no window claims which is open now, is killed as well: at
-// once, or when the last such window has closed. So close the call's own window, before or after.
+// once, or when the last such window has closed. The call's own window is one of them, so close it, before or after.
 //
 // It returns when they are dead, or DeadlineExceeded after two seconds: some process is in uninterruptible sleep then, and
 // is reaped when it wakes.

@@ -182,7 +182,7 @@ func TestGuard(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				run(t, o, crowd(20))
+				run(t, o, crowd(20/thin))
 			}
 		}
 	})

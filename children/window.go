@@ -16,10 +16,15 @@ type Window struct {
 	closed bool // guarded by Owner.mu
 }
 
-// Begin opens a window for one process that will live in ns. It never fails: a window of a closed Owner is closed.
+// Begin opens a window for a process that will live in ns; nil stands for our own. It never fails: a window of a closed
+// Owner is closed.
 func (o *Owner) Begin(ns *PIDNamespace) *Window { return o.begin(ns, false) }
 
+// begin opens a window; any says that it may own a process of every pid namespace.
 func (o *Owner) begin(ns *PIDNamespace, any bool) *Window {
+	if ns == nil {
+		ns = o.own
+	}
 	w := &Window{owner: o, ns: ns, any: any, ticks: o.sys.bootTicks()}
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,0 +1,6 @@
+//go:build !race
+
+package children
+
+// thin divides the sizes of crowds.
+const thin = 1
