@@ -54,6 +54,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), versionCommand())
+	root.AddCommand(runCommand(), benchCommand(), bareHelperCommand(), versionCommand())
 	return root
 }

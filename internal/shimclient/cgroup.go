@@ -18,6 +18,10 @@ import (
 // as directories of a tmpfs.
 const cgroupRoot = "/sys/fs/cgroup"
 
+// ClearCgroup kills what is left in a container's cgroup, named as its specification
+// names it, and removes it.
+func ClearCgroup(ctx context.Context, cgroup string) error { return clearCgroup(ctx, cgroup) }
+
 // clearCgroup kills what is left in the cgroup and removes it from every hierarchy. An
 // absent one is the normal case and costs a few stat calls.
 func clearCgroup(ctx context.Context, cgroup string) error {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
@@ -98,20 +99,28 @@ func (c Config) input(b *Bundle, self, address string, opts *anypb.Any) ([]byte,
 	return proto.Marshal(p)
 }
 
+// started is what a run of `start` brought.
+type started struct {
+	answer Answer
+	era    Era
+	begin  time.Time
+	took   StartTimes
+}
+
 // start runs `start` in the era that is asked for, or in the newest that the shim takes.
 // killed ends what a refusing helper may have begun.
-func (c Config) start(ctx context.Context, b *Bundle, opts *anypb.Any, killed func() error) (Answer, error) {
+func (c Config) start(ctx context.Context, b *Bundle, opts *anypb.Any, killed func() error) (started, error) {
 	if c.Era != EraAny {
 		return c.runStart(ctx, b, opts)
 	}
 	c.Era = EraBootstrap
-	a, err := c.runStart(ctx, b, opts)
+	st, err := c.runStart(ctx, b, opts)
 	var refused *exec.ExitError
 	if err == nil || ctx.Err() != nil || !errors.As(err, &refused) {
-		return a, err
+		return st, err
 	}
 	if err := killed(); err != nil {
-		return a, err
+		return st, err
 	}
 	c.Era = EraOptions
 	return c.runStart(ctx, b, opts)
@@ -119,18 +128,22 @@ func (c Config) start(ctx context.Context, b *Bundle, opts *anypb.Any, killed fu
 
 // runStart runs `start` and parses what it says. The daemon reads both outputs as the
 // answer, so a shim that prints anything more is as useless here as there.
-func (c Config) runStart(ctx context.Context, b *Bundle, opts *anypb.Any) (Answer, error) {
+func (c Config) runStart(ctx context.Context, b *Bundle, opts *anypb.Any) (started, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	cmd, err := c.helper(ctx, b, "start", opts)
 	if err != nil {
-		return Answer{}, err
+		return started{}, err
 	}
+	st := started{era: c.Era, begin: time.Now()}
 	out, err := cmd.CombinedOutput()
+	st.took.Helper = time.Since(st.begin)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%s start: %w: %s", filepath.Base(c.Binary), errors.Join(err, ctx.Err()), lastLine(string(out), b.Log()))
+		return st, fmt.Errorf("%s start: %w: %s", filepath.Base(c.Binary), errors.Join(err, ctx.Err()), lastLine(string(out), b.Log()))
 	}
-	return ParseAnswer(out)
+	st.took.HelperCPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	st.answer, err = ParseAnswer(out)
+	return st, err
 }
 
 // runDelete runs `delete`: a daemon does it after every shim's end, so that one that

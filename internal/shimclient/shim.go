@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -54,6 +55,10 @@ type Shim struct {
 	Answer Answer
 	// Pid is that of the serving process.
 	Pid int
+	// Era is the one in which the shim was started: never EraAny.
+	Era Era
+	// Took says how long the start took.
+	Took StartTimes
 
 	cfg    Config
 	gone   chan struct{} // closed when the connection has ended
@@ -61,6 +66,13 @@ type Shim struct {
 
 	mu      sync.Mutex
 	bundles []*Bundle
+}
+
+// StartTimes are the costs of a start.
+type StartTimes struct {
+	Helper    time.Duration // from the fork of the `start` helper to its end
+	HelperCPU time.Duration // the helper's own user and system time
+	Ready     time.Duration // from the fork of the helper to the first call's answer
 }
 
 // Start starts a shim for the bundle and connects to it. When it returns an error,
@@ -78,15 +90,18 @@ func Start(ctx context.Context, cfg Config, b *Bundle) (_ *Shim, err error) {
 		return nil, err
 	}
 	killed := func() error { return killBelow(ctx, b.Path) }
-	if s.Answer, err = cfg.start(ctx, b, opts, killed); err != nil {
+	start, err := cfg.start(ctx, b, opts, killed)
+	if err != nil {
 		return nil, err
 	}
+	s.Answer, s.Era, s.Took = start.answer, start.era, start.took
 	if s.Task, err = s.connect(ctx); err != nil {
 		return nil, err
 	}
 	if err = s.greet(ctx, b); err != nil {
 		return nil, err
 	}
+	s.Took.Ready = time.Since(start.begin)
 	return s, nil
 }
 
@@ -146,6 +161,16 @@ func (s *Shim) Stop(ctx context.Context) error {
 	return s.clear(context.WithoutCancel(ctx))
 }
 
+// Leave asks the shim to end and waits until it has; the daemon's part of an orderly end.
+// Stop is still to be called. A shim that stays is no error here: Stop ends it.
+func (s *Shim) Leave(ctx context.Context) { s.ask(ctx) }
+
+// RunDelete runs the shim's `delete` helper for a bundle, as a daemon does after every
+// shim's end, and returns its answer. Stop runs it by itself.
+func (s *Shim) RunDelete(ctx context.Context, b *Bundle) (*taskapi.DeleteResponse, error) {
+	return s.cfg.runDelete(ctx, b)
+}
+
 // ask makes the Shutdown call and waits for the shim to leave. Its failure needs no
 // word: clear kills what is still there.
 func (s *Shim) ask(ctx context.Context) {
@@ -190,9 +215,10 @@ func (s *Shim) clear(ctx context.Context) error {
 func (s *Shim) clearBundle(ctx context.Context, b *Bundle) error {
 	var errs []error
 	errs = append(errs, killBelow(ctx, b.Path))
-	// A shim that never answered has made no container, and older ones fail to delete
-	// what they never knew.
-	if _, err := s.cfg.runDelete(ctx, b); err != nil && s.server != nil {
+	// Older shims fail to delete a container that was never created; the runtime's pid
+	// file tells whether it was.
+	_, never := os.Stat(filepath.Join(b.Path, "init.pid"))
+	if _, err := s.cfg.runDelete(ctx, b); err != nil && never == nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, s.deleteContainer(ctx, b))
@@ -205,15 +231,20 @@ func (s *Shim) clearBundle(ctx context.Context, b *Bundle) error {
 // deleteContainer has the runtime forget the container if the shim's `delete` did not:
 // a shim that died before it wrote its files makes `delete` look in the wrong place.
 func (s *Shim) deleteContainer(ctx context.Context, b *Bundle) error {
-	root := filepath.Join(s.cfg.Home.RuntimeRoot(), s.cfg.Namespace)
-	if _, err := os.Stat(filepath.Join(root, b.ID)); err != nil {
+	return DeleteContainer(ctx, s.cfg.Runtime, filepath.Join(s.cfg.Home.RuntimeRoot(), s.cfg.Namespace), b.ID)
+}
+
+// DeleteContainer has an OCI runtime kill and forget a container, if there is any state
+// of it below root.
+func DeleteContainer(ctx context.Context, runtime, root, id string) error {
+	if _, err := os.Stat(filepath.Join(root, id)); err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, runtimeTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, s.cfg.Runtime, "--root", root, "delete", "--force", b.ID).CombinedOutput()
+	out, err := exec.CommandContext(ctx, runtime, "--root", root, "delete", "--force", id).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("delete container %s: %w: %s", b.ID, err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("delete container %s: %w: %s", id, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
