@@ -33,12 +33,11 @@ type kernel interface {
 	mkdirAll(dir string) error
 }
 
-// host is the real system. Reads and writes answer EINTR themselves: the Go
-// runtime preempts with signals.
+// host is the real system.
 type host struct{}
 
 func (host) open(path string, flags int, mode uint32) (int, error) {
-	return retry(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, mode) })
+	return unix.Open(path, flags|unix.O_CLOEXEC, mode)
 }
 
 func (host) fstat(fd int) (st unix.Stat_t, err error) {
@@ -56,31 +55,51 @@ func (host) nonblock(fd int) error           { return unix.SetNonblock(fd, true)
 func (host) chown(fd, uid, gid int) error    { return unix.Fchown(fd, uid, gid) }
 func (host) chmod(fd int, mode uint32) error { return unix.Fchmod(fd, mode) }
 
-func (host) read(fd int, p []byte) (int, error) {
-	return retry(func() (int, error) { return unix.Read(fd, p) })
-}
-
-func (host) write(fd int, p []byte) (int, error) {
-	return retry(func() (int, error) { return unix.Write(fd, p) })
-}
+func (host) read(fd int, p []byte) (int, error)  { return unix.Read(fd, p) }
+func (host) write(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
 
 func (host) splice(from, to, n int) (int, error) {
-	return retry(func() (int, error) {
-		m, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		return int(m), err
-	})
+	m, err := unix.Splice(from, nil, to, nil, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	return int(m), err
 }
 
 func (host) poll(fd int) (bytes, hungUp bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	_, err = retry(func() (int, error) { return unix.Poll(fds, 0) })
+	_, err = unix.Poll(fds, 0)
 	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLHUP != 0, err
 }
 
 func (host) mkdirTemp(dir, pattern string) (string, error) { return os.MkdirTemp(dir, pattern) }
 func (host) mkdirAll(dir string) error                     { return os.MkdirAll(dir, 0o755) }
 
-func retry(fn func() (int, error)) (int, error) {
+// restarting repeats what a signal interrupted: the Go runtime preempts with them.
+type restarting struct{ kernel }
+
+func (r restarting) open(path string, flags int, mode uint32) (int, error) {
+	return restart(func() (int, error) { return r.kernel.open(path, flags, mode) })
+}
+
+func (r restarting) read(fd int, p []byte) (int, error) {
+	return restart(func() (int, error) { return r.kernel.read(fd, p) })
+}
+
+func (r restarting) write(fd int, p []byte) (int, error) {
+	return restart(func() (int, error) { return r.kernel.write(fd, p) })
+}
+
+func (r restarting) splice(from, to, n int) (int, error) {
+	return restart(func() (int, error) { return r.kernel.splice(from, to, n) })
+}
+
+func (r restarting) poll(fd int) (bytes, hungUp bool, err error) {
+	_, err = restart(func() (int, error) {
+		bytes, hungUp, err = r.kernel.poll(fd)
+		return 0, err
+	})
+	return bytes, hungUp, err
+}
+
+func restart(fn func() (int, error)) (int, error) {
 	for {
 		n, err := fn()
 		if err != unix.EINTR {

@@ -152,9 +152,19 @@ func (p *pump) run() {
 			n, err = p.copy()
 		}
 		if err != nil {
+			p.ended(err)
 			return
 		}
 		fast = p.splice && n >= spliceWorth
+	}
+}
+
+// ended says so if the stream ended otherwise than by its end (io.EOF, or EIO from
+// a terminal that was hung up) or by Close.
+func (p *pump) ended(err error) {
+	var errno unix.Errno
+	if errors.As(err, &errno) && errno != unix.EIO && errno != unix.EPIPE {
+		p.dst.log.Warn("a stream ended early", "stream", p.src.Name(), "error", err)
 	}
 }
 
