@@ -24,7 +24,9 @@ import (
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -222,7 +224,12 @@ func (d *Daemon) serving(ctx context.Context) error {
 		}
 		d.conn = conn
 	}
-	resp, err := versionapi.NewVersionClient(d.conn).Version(ctx, &emptypb.Empty{}, grpc.WaitForReady(true))
+	version := versionapi.NewVersionClient(d.conn)
+	resp, err := version.Version(ctx, &emptypb.Empty{}, grpc.WaitForReady(true))
+	for status.Code(err) == codes.Unavailable && ctx.Err() == nil {
+		// The call went out on the connection to the daemon that was killed, before its end was noticed.
+		resp, err = version.Version(ctx, &emptypb.Empty{}, grpc.WaitForReady(true))
+	}
 	if err != nil {
 		return fmt.Errorf("%s does not serve: %w\n%s", d.cfg.Binary, err, tail(d.LogPath()))
 	}
