@@ -71,9 +71,11 @@ no_services() {
 # at_least HAVE WANT: compares versions such as 1.26.8.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1)" = "$2" ]; }
 
-# find_go puts a Go of at least LARK_GO first in PATH.
+# find_go puts a Go of at least LARK_GO first in PATH, and sees to it that it can
+# tell whom it fetches modules from: a bare Debian has no certificates at all.
 find_go() {
 	local version
+	[ -n "${SSL_CERT_FILE:-}" ] || [ -d /etc/pki ] || need /etc/ssl/certs/ca-certificates.crt ca-certificates
 	export GOTOOLCHAIN=local
 	version=$(go env GOVERSION 2>/dev/null || true)
 	if [ -z "$version" ] || ! at_least "${version#go}" "$LARK_GO"; then

@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,8 @@ func config(t *testing.T, containerd string) Config {
 		Seed:       uint64(env(t, "LARK_E2E_STORM_SEED")),
 		Kinds:      regexp.MustCompile(os.Getenv("LARK_E2E_STORM_KINDS")),
 	}
+	// crun refuses a machine with v1 controllers beside a cgroup2 mount.
+	cfg.Daemon.WithoutCgroup2 = strings.HasSuffix(cfg.Runc, "crun")
 	if cfg.Containers == 0 && cfg.Duration == 0 {
 		cfg.Containers = shortStorm
 	}
