@@ -110,10 +110,10 @@ func initExit(b *bundle.Bundle, at time.Time, log *slog.Logger) bundle.InitExit 
 	}
 	exit = bundle.InitExit{Status: killed, At: at}
 	if exit.PID, err = b.ReadPID(bundle.ExecID{}); err != nil {
+		exit.PID = 0
 		if !errdefs.IsNotFound(err) {
 			log.Warn("init's pid is not known", "error", err)
 		}
-		return exit
 	}
 	if err := b.WriteInitExit(exit); err != nil {
 		log.Debug("the exit is not recorded", "error", err)

@@ -310,7 +310,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{}, uint8(1), uint8(1))
 	f.Add(bytes.Repeat([]byte{1}, 9000), uint8(200), uint8(7))
 	f.Fuzz(func(t *testing.T, payload []byte, chunk, frames uint8) {
-		if chunk == 0 || frames == 0 || len(payload) > 1<<16 {
+		if chunk == 0 || frames == 0 || len(payload)*int(frames) > 32<<10 {
 			return
 		}
 		var sent []byte

@@ -135,6 +135,45 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 }
 
+// A new life of a bundle does not end as the old one did.
+func TestWriteOptionsForgetsAnExit(t *testing.T) {
+	b := open(t)
+	if err := errors.Join(b.WriteInitExit(InitExit{PID: 7, At: time.Now()}), b.WriteOptions(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := b.ReadInitExit(); !errdefs.IsNotFound(err) {
+		t.Errorf("ReadInitExit = %+v, %v", e, err)
+	}
+}
+
+func TestAddressAndSocketDir(t *testing.T) {
+	b := open(t)
+	if dir, err := b.ReadSocketDir(); !errdefs.IsNotFound(err) {
+		t.Errorf("with no link: %q, %v", dir, err)
+	}
+	for _, want := range []string{"/run/a", "/run/b"} {
+		if err := errors.Join(b.WriteAddress("unix://"+want), b.WriteSocketDir(want)); err != nil {
+			t.Fatal(err)
+		}
+		if dir, err := b.ReadSocketDir(); err != nil || dir != want {
+			t.Errorf("socket directory %q, %v", dir, err)
+		}
+		if data, err := os.ReadFile(filepath.Join(b.Path(), addressFile)); err != nil || string(data) != "unix://"+want {
+			t.Errorf("address %q, %v", data, err)
+		}
+	}
+	put(t, b, "file", "")
+	if err := os.Rename(filepath.Join(b.Path(), "file"), filepath.Join(b.Path(), socketDirLink)); err != nil {
+		t.Fatal(err)
+	}
+	if dir, err := b.ReadSocketDir(); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a file in the link's place: %q, %v", dir, err)
+	}
+	if entries, err := os.ReadDir(b.Path()); err != nil || len(entries) != 2 {
+		t.Errorf("left in the bundle: %v, %v", entries, err)
+	}
+}
+
 // The formats are containerd's: its files are read, and it can read ours.
 func TestRecordsAreContainerds(t *testing.T) {
 	b := open(t)

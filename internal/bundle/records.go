@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,7 +19,8 @@ import (
 // WriteOptions keeps the options of the container's Create: options.json, and
 // the runtime's name once more in the file "runtime", where older delete
 // commands look for it. Both are written before the runtime is first called, so
-// that whatever that leaves behind can be found.
+// that whatever that leaves behind can be found. A record of an exit that is there
+// already is of an earlier life of the bundle, and removed.
 func (b *Bundle) WriteOptions(o *options.Options) error {
 	if o == nil {
 		o = &options.Options{}
@@ -31,6 +33,9 @@ func (b *Bundle) WriteOptions(o *options.Options) error {
 	}
 	if err := b.write(optionsFile, data); err != nil {
 		return err
+	}
+	if err := unix.Unlinkat(b.fd(), exitFile, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &os.PathError{Op: "unlinkat", Path: filepath.Join(b.path, exitFile), Err: err}
 	}
 	return b.write(runtimeFile, []byte(o.BinaryName))
 }
@@ -69,7 +74,7 @@ func (b *Bundle) ReadOptions() (*options.Options, error) {
 
 // InitExit is how a container's init ended.
 type InitExit struct {
-	PID    int
+	PID    int    // 0 where it was never known
 	Status uint32 // the exit code, or 128 plus the signal
 	At     time.Time
 }
@@ -104,7 +109,7 @@ func (b *Bundle) ReadInitExit() (InitExit, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return InitExit{}, fmt.Errorf("%s: %w: %w", filepath.Join(b.path, exitFile), errdefs.ErrInvalidArgument, err)
 	}
-	if r.Pid <= 0 || r.Status < 0 || int64(r.Status) > int64(^uint32(0)) || r.Timestamp.IsZero() {
+	if r.Pid < 0 || r.Status < 0 || int64(r.Status) > int64(^uint32(0)) || r.Timestamp.IsZero() {
 		return InitExit{}, fmt.Errorf("%s is not a record of an exit: %w", filepath.Join(b.path, exitFile), errdefs.ErrInvalidArgument)
 	}
 	return InitExit{PID: r.Pid, Status: uint32(r.Status), At: r.Timestamp}, nil
