@@ -27,6 +27,8 @@ type call struct {
 	// space is where the process that the call makes will live; nil if it makes
 	// none.
 	space *children.PIDNamespace
+	// window is open while the call runs, if it makes a process.
+	window *children.Window
 	// io is the stdio of the container's process. Without it, or with a terminal
 	// in it, the runtime's stderr is collected.
 	io    IO
@@ -136,8 +138,12 @@ func (r *Runtime) await(ctx context.Context, c *call, p *children.Process) (chil
 	return children.Exit{}, e
 }
 
-// killTree ends a call that did not end well, with everything it has left.
+// killTree ends a call that did not end well, with everything it has left. Its
+// window is closed first: what a window may still claim is not killed.
 func (r *Runtime) killTree(c *call, p *children.Process) {
+	if c.window != nil {
+		c.window.Close()
+	}
 	if err := p.KillTree(c.space); err != nil {
 		r.log.Error("what a failed runtime call left behind may still run",
 			"op", c.op, "pid", p.Pid(), "error", err)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,14 +59,14 @@ func fakeRuntime(mode string, args []string) int {
 		os.WriteFile(flagOf(args, "--pid-file"), fmt.Append(nil, fakeChild()), 0o600)
 		return 0
 	case "forkbadpid":
-		fakeChild()
+		os.WriteFile("forked", fmt.Append(nil, fakeInit()), 0o600)
 		os.WriteFile(flagOf(args, "--pid-file"), []byte("-1"), 0o600)
 		return 0
 	case "hang":
 		os.WriteFile("hung", fmt.Append(nil, fakeChild()), 0o600)
 		select {}
 	case "crash":
-		os.WriteFile("crashed", fmt.Append(nil, fakeChild()), 0o600)
+		os.WriteFile("crashed", fmt.Append(nil, fakeInit()), 0o600)
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "log":
@@ -125,10 +126,15 @@ func fakeProbe(state string, args []string) int {
 }
 
 // fakeChild forks a process in a session of its own, as runc's init is.
-func fakeChild() int {
+func fakeChild() int { return fakeFork(0) }
+
+// fakeInit forks one that is the init of a pid namespace besides.
+func fakeInit() int { return fakeFork(syscall.CLONE_NEWPID) }
+
+func fakeFork(flags uintptr) int {
 	c := exec.Command("/proc/self/exe")
 	c.Env = append(os.Environ(), fakeEnv+"=child")
-	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: flags}
 	if err := c.Start(); err != nil {
 		panic(err)
 	}
@@ -169,12 +175,9 @@ type bench struct {
 // newBench makes a Runtime that calls the fake in the given mode.
 func newBench(t *testing.T, mode string, deadlines Deadlines) *bench {
 	t.Helper()
-	owner, err := children.NewOwner(slog.New(slog.NewTextHandler(t.Output(), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { owner.Close() })
+	owner := ownerOf(t)
 	t.Setenv(fakeEnv, mode)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each fake takes a second to exit under -race
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +191,27 @@ func newBench(t *testing.T, mode string, deadlines Deadlines) *bench {
 		t.Fatal(err)
 	}
 	return &bench{Runtime: r, owner: owner, dir: dir}
+}
+
+// owners has the owner of each test: there must be but one at a time, or the sweep
+// of one takes the children of the other for orphans.
+var owners sync.Map
+
+func ownerOf(t *testing.T) *children.Owner {
+	t.Helper()
+	if o, ok := owners.Load(t); ok {
+		return o.(*children.Owner)
+	}
+	owner, err := children.NewOwner(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners.Store(t, owner)
+	t.Cleanup(func() {
+		owners.Delete(t)
+		owner.Close()
+	})
+	return owner
 }
 
 func (b *bench) pidFile() string { return filepath.Join(b.dir, "init.pid") }

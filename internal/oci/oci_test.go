@@ -152,6 +152,18 @@ func TestRow33Crash(t *testing.T) {
 	if !errdefs.IsInternal(err) || !strings.Contains(err.Error(), "signal 9") {
 		t.Errorf("%v", err)
 	}
+	gone(t, filepath.Join(b.dir, "crashed"))
+}
+
+// Row 31, W9: the runtime has made a process and does not say which. It is found
+// and killed.
+func TestRow31ProcessWithoutPid(t *testing.T) {
+	b := newBench(t, "forkbadpid", Deadlines{})
+	_, err := b.Create(t.Context(), "x", CreateCall{PidFile: b.pidFile(), Namespace: children.NewNamespace()})
+	if !errdefs.IsInternal(err) {
+		t.Errorf("%v", err)
+	}
+	gone(t, filepath.Join(b.dir, "forked"))
 }
 
 func TestRow30Messages(t *testing.T) {

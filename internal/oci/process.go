@@ -146,8 +146,8 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 	if err := r.files.remove(pidFile); err != nil {
 		return nil, systemError(c.op, "a stale pid file", err)
 	}
-	window := r.owner.Begin(c.space)
-	defer window.Close()
+	c.window = r.owner.Begin(c.space)
+	defer c.window.Close()
 	done, err := r.run(ctx, c)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 		r.killTree(c, done.process)
 		return nil, systemError(c.op, "its process", err)
 	}
-	child, err := window.Claim(pid)
+	child, err := c.window.Claim(pid)
 	if err != nil {
 		r.killTree(c, done.process)
 		// The cause, a children.ClaimError, carries the class.

@@ -34,12 +34,12 @@ type real struct {
 // newReal makes a bundle with a busybox in it.
 func newReal(t testing.TB, args ...string) *real {
 	t.Helper()
+	dir := t.TempDir()
+	makeBundle(t, dir, args) // before there is an owner: it forks by itself
 	owner, err := children.NewOwner(slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	makeBundle(t, dir, args)
 	r, err := New(Config{Root: filepath.Join(dir, "root"), Dir: dir, Owner: owner,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
