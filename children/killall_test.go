@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,12 +68,18 @@ func cgroups(t *testing.T, controllers ...string) []string {
 // populate puts n sleepers into the cgroup, and some below it.
 func populate(t *testing.T, o *Owner, dirs []string, n int) []*Child {
 	t.Helper()
+	w := o.Begin(o.OwnNamespace())
+	defer w.Close()
+	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 3600 >/dev/null 2>&1 & echo $!; i=$((i+1)); done", n)
 	var left []*Child
-	for i := range n {
-		child := claimed(t, o, o.OwnNamespace(), call{Argv: []string{"sleep", "3600"}})
+	for i, pid := range run(t, o, exec.Command("busybox", "sh", "-c", script)) {
+		child, err := w.Claim(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for _, dir := range dirs {
 			where := dir + []string{"", "/sub", "/sub/subsub"}[i%3] + "/cgroup.procs"
-			if err := os.WriteFile(where, fmt.Append(nil, child.Pid()), 0); err != nil {
+			if err := os.WriteFile(where, fmt.Append(nil, pid), 0); err != nil {
 				t.Fatal(err)
 			}
 		}

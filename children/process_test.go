@@ -189,7 +189,7 @@ func TestGuard(t *testing.T) {
 	var slow atomic.Int64
 	for range 4 {
 		guarded.Go(func() {
-			for range 60 {
+			for range 60 / (1 + thin/10) {
 				err := o.Guard(func() error {
 					cmd := exec.Command("busybox", "sh", "-c", "exit 3")
 					if err := cmd.Start(); err != nil {

@@ -92,7 +92,7 @@ func (r *reuser) wrong(format string, args ...any) {
 // work runs calls whose children die at once. Each child's status is its own; some are left to be orphans; now and then
 // a number is claimed that the call has not written down.
 func (r *reuser) work(random *rand.Rand) {
-	const calls = 120
+	const calls = 120 / (1 + thin/10)
 	for range calls {
 		w := r.o.Begin(r.o.OwnNamespace())
 		token, n := random.IntN(200), 1+random.IntN(12)

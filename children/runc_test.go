@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,7 @@ func (c *container) call(t *testing.T, cmd *exec.Cmd) {
 func newContainer(t *testing.T, o *Owner, ns *PIDNamespace) *container {
 	t.Helper()
 	c := &container{o: o, ns: ns, dir: t.TempDir(), id: fmt.Sprintf("lark-children-%d-%d", os.Getpid(), rand.Uint32())}
+	t.Cleanup(func() { unmountBelow(t, c.dir) })
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal("the tests need busybox-static and runc:", err)
@@ -80,6 +82,23 @@ func newContainer(t *testing.T, o *Owner, ns *PIDNamespace) *container {
 	must(err)
 	c.call(t, c.runtimeCall("start", c.id))
 	return c
+}
+
+// unmountBelow takes away what a killed runc 1.1 leaves in its state directory: a bind mount of itself, runc.XXXXXX, by
+// which it protects its binary.
+func unmountBelow(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if point := strings.Fields(line)[4]; strings.HasPrefix(point, dir+"/") {
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+				t.Errorf("%s: %v", point, err)
+			}
+		}
+	}
 }
 
 // spec is the least that runc takes.
@@ -181,7 +200,7 @@ func TestRuncExecKilledAtRandom(t *testing.T) {
 	if soak {
 		calls = 1000
 	}
-	if testing.Short() {
+	if testing.Short() || thin > 1 {
 		calls = 10
 	}
 	for _, name := range []string{"own pid namespace", "the host's pid namespace"} {
@@ -201,7 +220,7 @@ func TestRuncExecKilledAtRandom(t *testing.T) {
 			}
 			inTime := 0
 			for range calls {
-				if c.exec(t, marker, time.Duration(rand.Int64N(int64(whole)))) {
+				if c.exec(t, marker, time.Duration(rand.Int64N(int64(whole*3/2)))) {
 					inTime++
 				}
 			}
