@@ -20,7 +20,7 @@ import (
 type call struct {
 	op       string
 	args     []string
-	logPath  string        // where the runtime logs; r.logPath if empty
+	log      *os.File      // where the runtime logs, in memory; log.json if nil
 	deadline time.Duration // 0: only the caller's context
 	// attached: the call ends with the caller's context too (checkpoint, restore).
 	attached bool
@@ -51,9 +51,8 @@ type outcome struct {
 // owner; and when it did not end of its own will, what it had forked was killed.
 func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 	var logFrom int64
-	if c.logPath == "" { // shared: only what comes from now on may be ours
-		c.logPath = r.logPath
-		logFrom = r.files.size(c.logPath)
+	if c.log == nil { // shared: only what comes from now on may be ours
+		logFrom = r.files.size(r.logPath)
 	}
 	cmd := r.command(c)
 	out, err := r.collect(cmd, c)
@@ -96,9 +95,13 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 // command builds the exec.Cmd. No context is bound to it: os/exec would kill the
 // process alone, and we kill it with all that it forked.
 func (r *Runtime) command(c *call) *exec.Cmd {
+	logPath := r.logPath
+	if c.log != nil {
+		logPath = memoryPath(c.log)
+	}
 	cmd := &exec.Cmd{
 		Path: r.binary,
-		Args: r.argv(c.logPath, c.args),
+		Args: r.argv(logPath, c.args),
 		Env:  r.env,
 		Dir:  r.dir,
 		// Pdeathsig: a runtime whose shim is dead has nobody to report to.
@@ -159,7 +162,7 @@ func (r *Runtime) failure(c *call, p *children.Process, exit children.Exit, logF
 		e.Message = fmt.Sprintf("%s was killed by signal %d", r.name, exit.Status-signalBase)
 		r.killTree(c, p)
 	}
-	log, err := r.files.readEnd(c.logPath, logFrom, logTail)
+	log, err := r.readLog(c, logFrom)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		r.log.Warn("reading the runtime's log", "op", c.op, "error", err)
 	}
@@ -173,6 +176,14 @@ func (r *Runtime) failure(c *call, p *children.Process, exit children.Exit, logF
 		e.Message = fmt.Sprintf("%s did not terminate successfully: exit status %d", r.name, exit.Status)
 	}
 	return e
+}
+
+// readLog returns what the runtime has logged, or the end of it.
+func (r *Runtime) readLog(c *call, from int64) ([]byte, error) {
+	if c.log == nil {
+		return r.files.readEnd(r.logPath, from, logTail)
+	}
+	return endOf(int(c.log.Fd()), 0, logTail)
 }
 
 // signalBase and lastSignal frame the statuses that mean death by a signal:

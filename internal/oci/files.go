@@ -57,9 +57,18 @@ func (host) readEnd(path string, from int64, max int) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
+	data, err := endOf(fd, from, max)
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: path, Err: err}
+	}
+	return data, nil
+}
+
+// endOf returns at most max bytes from the end of what lies behind from.
+func endOf(fd int, from int64, max int) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, &os.PathError{Op: "fstat", Path: path, Err: err}
+		return nil, err
 	}
 	if st.Size < from { // somebody truncated it
 		from = 0
@@ -69,10 +78,7 @@ func (host) readEnd(path string, from int64, max int) ([]byte, error) {
 	}
 	buf := make([]byte, st.Size-from)
 	n, err := readFull(fd, buf, from)
-	if err != nil {
-		return nil, &os.PathError{Op: "read", Path: path, Err: err}
-	}
-	return buf[:n], nil
+	return buf[:n], err
 }
 
 func (host) size(path string) int64 {
@@ -107,13 +113,15 @@ func (host) memory(name string, data []byte) (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	if err := writeAll(fd, data); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("write", err)
-	}
-	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("lseek", err)
+	// At an offset, so that ours, which a child may inherit as its stdin, stays at
+	// the start.
+	for at := 0; at < len(data); {
+		n, err := retry(func() (int, error) { return unix.Pwrite(fd, data[at:], int64(at)) })
+		if err != nil {
+			unix.Close(fd)
+			return nil, os.NewSyscallError("pwrite", err)
+		}
+		at += n
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
@@ -158,17 +166,6 @@ func readFull(fd int, buf []byte, from int64) (int, error) {
 		n += m
 	}
 	return n, nil
-}
-
-func writeAll(fd int, data []byte) error {
-	for len(data) > 0 {
-		n, err := retry(func() (int, error) { return unix.Write(fd, data) })
-		if err != nil {
-			return err
-		}
-		data = data[n:]
-	}
-	return nil
 }
 
 // retry repeats a call that a signal interrupted (the Go runtime preempts

@@ -40,7 +40,8 @@ func newReal(t testing.TB, args ...string) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := New(Config{Root: filepath.Join(dir, "root"), Dir: dir, Owner: owner,
+	// LARK_TEST_RUNTIME tries another runtime than runc.
+	r, err := New(Config{Binary: os.Getenv("LARK_TEST_RUNTIME"), Root: filepath.Join(dir, "root"), Dir: dir, Owner: owner,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatalf("these tests need runc in the PATH: %v", err)
