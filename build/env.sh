@@ -43,8 +43,8 @@ apt_install() {
 	command -v apt-get >/dev/null || die "missing: $*; this is no Debian or Ubuntu: install them by hand"
 	[ "$(id -u)" = 0 ] || die "missing: $*; run as root, or install them first"
 	say "installing $* (apt-get)"
+	mkdir -p "$LARK_CACHE"
 	(
-		mkdir -p "$LARK_CACHE"
 		flock 9
 		export DEBIAN_FRONTEND=noninteractive
 		no_services
@@ -53,7 +53,8 @@ apt_install() {
 			touch "$LARK_CACHE/.apt-updated"
 		fi
 		# --no-remove: a machine's own Docker must not go to make room.
-		apt-get -qq -y --no-install-recommends --no-remove -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 install "$@" >&2
+		apt-get -qq -y --no-install-recommends --no-remove -o DPkg::Lock::Timeout=300 install "$@" >"$LARK_CACHE/apt.log" 2>&1 ||
+			{ cat "$LARK_CACHE/apt.log" >&2 && exit 1; }
 	) 9>"$LARK_CACHE/.apt.lock" </dev/null || die "could not install $*"
 }
 
@@ -99,8 +100,7 @@ fetch_go() {
 	proxy=${proxy%%[,|]*}
 	case $proxy in '' | direct | off) proxy=https://proxy.golang.org ;; esac
 	url=${proxy%/}/golang.org/toolchain/@v/v0.0.1-go$LARK_GO.linux-$arch.zip
-	need_all unzip:unzip
-	have curl || have wget || apt_install curl ca-certificates
+	if have wget; then need_all unzip:unzip; else need_all unzip:unzip curl:curl; fi
 	say "Go is $1, $LARK_GO is needed: fetching it (once; kept in $LARK_CACHE)"
 	mkdir -p "$LARK_CACHE"
 	(
