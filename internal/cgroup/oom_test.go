@@ -282,3 +282,23 @@ func TestOOMQueueOverflow(t *testing.T) {
 		t.Error("half an event")
 	}
 }
+
+// The container has the killing disabled: it stands still, which is told at once, as upstream does.
+func TestOOMKillDisabledV1(t *testing.T) {
+	_, g := oomGroup(t)
+	must(t, os.WriteFile(filepath.Join(g.Dir("memory"), "memory.oom_control"), []byte("1"), 0))
+	heard := make(chan struct{}, 16)
+	w, err := g.WatchOOM(func() { heard <- struct{}{} })
+	must(t, err)
+	pid := eat(t, g.Dir("memory"))
+	select {
+	case <-heard:
+	case <-time.After(waitTime):
+		t.Error("nothing heard")
+	}
+	must(t, unix.Kill(pid, unix.SIGKILL))
+	waitZombie(t, pid)
+	if w.Last() {
+		t.Error("told twice")
+	}
+}

@@ -451,3 +451,25 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A thread that ends takes the children with it that were forked from it with a parent-death signal (prctl(2)). The
+// mount of an overlay with long options, which needs a working directory for itself, ends none.
+func TestLongOptionsKillNoChildren(t *testing.T) {
+	b := bundleDir(t)
+	o := overlay(t, filepath.Dir(b), layers(t, filepath.Dir(b), 100))
+	m := New(nil)
+	for range 20 {
+		cmd := exec.Command("/bin/cat")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = m.Mount(b, []*types.Mount{o})
+		must(t, err)
+		must(t, m.Unmount(b))
+		must(t, in.Close())
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("a child ends with %v", err)
+		}
+	}
+}
