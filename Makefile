@@ -35,7 +35,7 @@ GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w'
 STORM_CONTAINERS ?= 500
 SOAK_SECONDS ?= 3600
 FUZZ_SECONDS ?= 30
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 15m
 
 .PHONY: build
 build: ## build bin/containerd-shim-lark-v2 and bin/lark, static (the default)
