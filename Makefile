@@ -105,8 +105,9 @@ fuzz: ## every fuzz target for FUZZ_SECONDS=30
 	build/fuzz.sh $(FUZZ_SECONDS)
 
 .PHONY: conformance
-conformance: build packages peers others ## containerd's own integration tests, Docker and CRI, over lark
+conformance: build packages ## containerd's own integration tests, Docker and CRI, over lark
 	@$(env)
+	need_all dockerd:docker.io
 	cd e2e
 	go run ./conformance -shim ../bin/containerd-shim-lark-v2 $(CONFORMANCE)
 

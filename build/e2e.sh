@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build/which-containerd.sh
 (
 	cd e2e
-	mapfile -t packages < <(go list ./... | grep -vE '/(conformance|cri|docker|storm)$')
+	mapfile -t packages < <(go list ./... | grep -vE '/(conformance|cri|docker|smoke|storm)$')
 	go test -count=1 -p 1 -timeout 15m "${packages[@]}"
 )
 build/storm.sh "$1" 0
