@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -218,7 +219,7 @@ func TestRestart(t *testing.T) {
 					t.Fatal(err)
 				}
 				eventually(t, "the container does not end", func() bool { return syscall.Kill(endingPid, 0) != nil })
-				if err := node.containerd.Launch(t.Context()); err != nil {
+				if err := errors.Join(node.containerd.Launch(t.Context()), ready(t.Context())); err != nil {
 					t.Fatal(err)
 				}
 

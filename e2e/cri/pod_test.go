@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 	api "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/larkshim/lark/e2e/daemon"
@@ -123,17 +126,22 @@ func startNode(ctx context.Context) error {
 		return err
 	}
 	node.runtime, node.images = api.NewRuntimeServiceClient(connection), api.NewImageServiceClient(connection)
+	return ready(ctx)
+}
+
+// ready waits until the CRI plugin serves: it begins to when containerd does, and says Unavailable until it is done.
+func ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	for {
-		status, err := node.runtime.Status(ctx, &api.StatusRequest{})
-		if err != nil {
+		answer, err := node.runtime.Status(ctx, &api.StatusRequest{})
+		switch {
+		case err == nil && slices.ContainsFunc(answer.Status.Conditions, func(c *api.RuntimeCondition) bool { return c.Type == api.RuntimeReady && c.Status }):
+			return nil
+		case err != nil && grpcstatus.Code(err) != codes.Unavailable:
 			return err
-		}
-		for _, condition := range status.Status.Conditions {
-			if condition.Type == api.RuntimeReady && condition.Status {
-				return nil
-			}
+		case ctx.Err() != nil:
+			return fmt.Errorf("the CRI plugin is not ready: %w", ctx.Err())
 		}
 		time.Sleep(poll)
 	}
