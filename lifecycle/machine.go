@@ -97,12 +97,26 @@ func (m *Machine) stepExec(ev Event) ([]Effect, error) {
 	case c.never || !c.written():
 		return nil, fmt.Errorf("%w: %v of exec %q in state %v", ErrContract, ev.Kind, ev.Proc, e.state)
 	case c.exec != nil:
-		if gate := m.rules.execGate[m.state]; gate != nil && (ev.Kind == ExecAsked || ev.Kind == StartAsked) {
-			return nil, gate
+		if err := m.pass(ev.Kind); err != nil {
+			return nil, err
 		}
 		c.exec(m, e, ev)
 	}
 	return m.out, nil
+}
+
+// pass says whether the state of init lets an exec be added or started.
+func (m *Machine) pass(k Kind) error {
+	switch k {
+	case ExecAsked:
+		if err := m.rules.execGate[m.state].add; err != nil || m.started {
+			return err
+		}
+		return errNoInit // it died without having been started
+	case StartAsked:
+		return m.rules.execGate[m.state].start
+	}
+	return nil
 }
 
 // State is where init stands.

@@ -94,10 +94,7 @@ var mutations = []mutation{
 		})
 	}},
 	{"10589, the gate: an exec is started after init was seen to be dead", "4", 1, func(r *rules) {
-		r.execGate[Exiting] = nil
-	}},
-	{"10589, the gate of an early exit", "4", 1, func(r *rules) {
-		r.execGate[StartingExited] = nil
+		r.execGate[Exiting].start = nil
 	}},
 	{"W1: an early exit goes past the killing", "6 (W1, W18)", 1, func(r *rules) {
 		r.init[StartingExited][Started] = do(func(m *Machine, ev Event) { m.announceStart(); unkilled(m, ev) })

@@ -76,14 +76,20 @@ type rules struct {
 	// exec is what an event about an exec does.
 	exec [numExecStates][numKinds]cell
 	// execGate is the answer to an exec that is to be added or started, by the
-	// state of init: nil lets it pass. A container that is frozen takes none,
-	// because the runtime could not start it, and one whose init is dead takes
-	// none, even though that exit is not announced yet (#10589).
-	execGate [numStates]error
+	// state of init. A container that is frozen takes none, because the runtime
+	// could not start it. One whose init is dead starts none, even though that exit
+	// is not announced yet (#10589); until it is, an exec may still be added, since
+	// clients are told that the container runs (containerd's TestIssue10589 asks
+	// for both).
+	execGate [numStates]gate
 	// live says in which states an exec holds init's exit back (#9719). It counts
 	// from the moment its start was allowed, not from when it is known to run.
 	live [numExecStates]bool
 }
+
+// gate is the answer to an exec that is to be added, and to one that is to be
+// started: nil lets it pass.
+type gate struct{ add, start error }
 
 // theRules are lark's.
 var theRules = &rules{
@@ -180,12 +186,13 @@ var (
 			refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated))),
 	}
 
-	execGate = [numStates]error{
-		Absent: errNotCreated, Creating: errNotCreated, Waiting: errNotStarted, Deferring: errNotStarted,
-		Starting: errNotStarted, StartingExited: errNoInit, Restoring: errNotStarted,
-		StartBroken: errNotStarted, RestoreBroken: errNotStarted, Running: nil,
-		Pausing: errPaused, Frozen: errPaused, Resuming: errPaused, Condemned: errNotStarted,
-		Exiting: errNoInit, Stopped: errNoInit, Deleting: errNoInit, Gone: errNotCreated,
+	execGate = [numStates]gate{
+		Absent: shut(errNotCreated), Creating: shut(errNotCreated), Waiting: shut(errNotStarted),
+		Deferring: shut(errNotStarted), Starting: shut(errNotStarted), StartingExited: shut(errNoInit),
+		Restoring: shut(errNotStarted), StartBroken: shut(errNotStarted), RestoreBroken: shut(errNotStarted),
+		Running: {}, Pausing: shut(errPaused), Frozen: shut(errPaused), Resuming: shut(errPaused),
+		Condemned: shut(errNotStarted), Exiting: {start: errNoInit}, Stopped: shut(errNoInit),
+		Deleting: shut(errNoInit), Gone: shut(errNotCreated),
 	}
 
 	execTable = [numExecStates]row{
@@ -202,6 +209,9 @@ var (
 			Deleted, doExec(dropExec)),
 	}
 )
+
+// shut lets no exec pass.
+func shut(err error) gate { return gate{add: err, start: err} }
 
 // execAsked is the row of an exec with the answers to what clients ask of it.
 // What only the container can be asked is never asked of an exec.

@@ -282,7 +282,13 @@ func (w *world) takes(k Kind) bool {
 	return k == KillAsked
 }
 
-// takesExecs says whether an exec may be added or started.
+// takesNewExecs says whether an exec may be added: to what clients are told is
+// running.
+func (w *world) takesNewExecs() bool {
+	return w.started && !w.exited && (w.proc == told || !w.paused && w.freeze == noCall)
+}
+
+// takesExecs says whether an exec may be started.
 func (w *world) takesExecs() bool {
 	return w.started && !w.exited && w.proc != told && !w.paused && w.freeze == noCall
 }
@@ -334,8 +340,8 @@ func (s *search) acceptedExec(e *execWorld) {
 		if e.added {
 			s.fail("22", "a second exec of the same id is accepted")
 		}
-		if !c.takesExecs() {
-			s.fail("4", "an exec is added, and init is not running")
+		if !c.takesNewExecs() {
+			s.fail("4", "an exec is added, and the container is not said to run")
 		}
 	case StartAsked:
 		switch {
@@ -395,7 +401,7 @@ func (s *search) refused(err error) {
 
 func (s *search) refusedExec(e *execWorld, err error) {
 	c := &s.cur
-	dead := c.proc == told && !c.forgotten
+	dead := c.proc == told && c.exited && !c.forgotten
 	switch k := s.now.kind; {
 	case k == ExecAsked && e.added && !errdefs.IsAlreadyExists(err):
 		s.fail("22", "a second exec of the same id is not refused with AlreadyExists: %v", err)
@@ -403,7 +409,7 @@ func (s *search) refusedExec(e *execWorld, err error) {
 		s.fail("4", "an exec after init's death is not refused with FailedPrecondition: %v", err)
 	case k == StartAsked && e.added && !errdefs.IsFailedPrecondition(err):
 		s.fail("4", "a start of an exec is not refused with FailedPrecondition: %v", err)
-	case k == ExecAsked && !e.added && c.takesExecs(),
+	case k == ExecAsked && !e.added && c.takesNewExecs(),
 		k == StartAsked && e.added && !e.started && !e.failed && e.call == noCall && c.takesExecs():
 		s.fail("totality", "%v of an exec is refused: %v", k, err)
 	case k == KillAsked && e.started && e.proc != told:

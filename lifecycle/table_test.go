@@ -94,7 +94,9 @@ func renderTables(r *rules) []byte {
 		func(k Kind) bool { return !slices.Contains(containerOnly, k) })
 	b.WriteString("\nWhat exec? and start? of an exec get before that, by the state of init\n\n")
 	for s := range numStates {
-		fmt.Fprintf(&b, "  %-16v %s\n", s, describe(cell{refuse: r.execGate[s], nothing: r.execGate[s] == nil}))
+		g := r.execGate[s]
+		fmt.Fprintf(&b, "  %-16v %-6s %s\n", s, describe(cell{refuse: g.add, nothing: g.add == nil}),
+			describe(cell{refuse: g.start, nothing: g.start == nil}))
 	}
 	b.WriteString("\nExecs that hold the exit of init back:")
 	for s := range numExecStates {
