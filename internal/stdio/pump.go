@@ -42,8 +42,6 @@ type sink struct {
 	raw  syscall.RawConn
 	keep int  // see output; -1 for none
 	pipe bool // a pipe or FIFO: splice works
-	// borrowed: the file is somebody else's to close.
-	borrowed bool
 
 	users  atomic.Int32
 	lost   atomic.Uint64 // bytes that could not be written
@@ -70,7 +68,7 @@ func (s *sink) leave() {
 // close closes the sink under whoever still uses it.
 func (s *sink) close() {
 	s.once.Do(func() {
-		if s.file != nil && !s.borrowed {
+		if s.file != nil {
 			s.file.Close()
 		}
 		if s.keep >= 0 {

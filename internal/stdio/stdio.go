@@ -187,8 +187,7 @@ func (s *IO) connect(console *os.File) error {
 		if err != nil {
 			return systemError("the console", err)
 		}
-		// The output comes from the same file and is read on when the input has ended.
-		s.input.dst = &sink{k: s.k, log: s.log, name: "console", file: console, raw: raw, keep: -1, borrowed: true}
+		s.input.dst = &sink{k: s.k, log: s.log, name: "console", file: console, raw: raw, keep: -1}
 	}
 	return nil
 }

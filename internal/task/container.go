@@ -212,7 +212,10 @@ func (c *container) watch(p *process) {
 	if p == c.init {
 		c.keepExit(exit)
 	}
-	if io := p.io.Load(); io != nil {
+	if io := p.io.Load(); io != nil && !p.stdio.Terminal {
+		// Row 42: whoever holds the other end open holds nothing of ours any more. The
+		// end of a terminal's input would hang it up, and what the process wrote last
+		// with it.
 		io.CloseStdin()
 	}
 	c.report(lifecycle.Event{Kind: lifecycle.Exited, Proc: p.id, Exit: lifecycle.Exit(exit)})

@@ -9,8 +9,8 @@ import (
 	"github.com/containerd/containerd/api/runtime/task/v2"
 )
 
-// The end of a terminal's input, which comes with the exit of its process, must not
-// end its output.
+// The end of a terminal's input hangs it up, so it must not come with the exit of its
+// process.
 //
 // All that a process wrote to its terminal is there when Delete has answered (row
 // 45, containerd's TestContainerExecLargeOutputWithTTY).
