@@ -9,13 +9,11 @@ import (
 	"github.com/larkshim/lark/internal/bootstrap"
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/task"
+	"github.com/larkshim/lark/internal/version"
 )
 
-// Set by the linker.
-var version, revision = "unknown", "unknown"
-
 func main() {
-	os.Exit(bootstrap.Main(bootstrap.App{Version: version, Revision: revision, NewService: newService}))
+	os.Exit(bootstrap.Main(bootstrap.App{Version: version.Version, Revision: version.Revision, NewService: newService}))
 }
 
 func newService(_ context.Context, s bootstrap.Serving) (bootstrap.Service, error) {
