@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/larkshim/lark/e2e/daemon"
 	"github.com/larkshim/lark/e2e/registry"
 	"github.com/larkshim/lark/e2e/suite"
 	"github.com/larkshim/lark/e2e/suite/gotest"
@@ -51,7 +52,10 @@ func columns(upstreamShim, subject string) []*column {
 }
 
 func runClient(ctx context.Context, o options) error {
-	if err := suite.Install([]string{"runc", "busybox", "lsof", "criu", "mkfs.xfs"}); err != nil {
+	if err := (suite.Needs{
+		Programs: []string{"runc", "busybox", "lsof", "criu", "mkfs.xfs"},
+		Peers:    []string{"containerd-" + daemon.Containerd24},
+	}).Provide(); err != nil {
 		return err
 	}
 	built, err := upstream.Get(ctx)

@@ -16,7 +16,7 @@ func goTests(name, pkg string) func(context.Context, options) error {
 			args = append(args, "-run", o.run)
 		}
 		command := exec.CommandContext(ctx, "go", append(args, pkg)...)
-		command.Env = append(os.Environ(), "LARK_CONFORMANCE_SHIM="+o.shim)
+		command.Env = append(os.Environ(), "LARK_E2E_SHIM="+o.shim)
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
 		// go test hands SIGINT on to the test, whose sandbox ends with it.
 		command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }

@@ -59,7 +59,12 @@ var node struct {
 	images     api.ImageServiceClient
 }
 
-func TestMain(m *testing.M) { os.Exit(suite.Main(testMain{m}, "runc", "busybox")) }
+func TestMain(m *testing.M) {
+	os.Exit(suite.Main(testMain{m}, suite.Needs{
+		Programs: []string{"runc", "busybox"},
+		Peers:    []string{"containerd-" + daemon.Containerd24},
+	}))
+}
 
 // testMain starts containerd before the tests, inside the sandbox.
 type testMain struct{ *testing.M }

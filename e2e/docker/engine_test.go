@@ -39,7 +39,7 @@ const (
 var the *engine
 
 func TestMain(m *testing.M) {
-	os.Exit(suite.Main(testMain{m}, dockerd, client, "runc", "containerd", "busybox"))
+	os.Exit(suite.Main(testMain{m}, suite.Needs{Programs: []string{dockerd, client, "runc", "containerd", "busybox"}}))
 }
 
 // testMain starts the engine before the tests, inside the sandbox.

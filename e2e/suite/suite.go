@@ -1,7 +1,7 @@
 // Package suite is what the tests of Docker, CRI and several containerds have in common: which shim they are about, and
 // the sandbox they run in.
 //
-// The shim is named by LARK_CONFORMANCE_SHIM, and is lark's own in bin/ otherwise. It is installed under two names, as
+// The shim is named by LARK_E2E_SHIM, and is lark's own in bin/ otherwise. It is installed under two names, as
 // containerd-shim-lark-v2 and in the place of containerd-shim-runc-v2, first in PATH.
 package suite
 
@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	shimVariable = "LARK_CONFORMANCE_SHIM"
+	shimVariable = "LARK_E2E_SHIM"
 	// binVariable names, inside the sandbox, the directory in which the shim is installed.
-	binVariable = "LARK_CONFORMANCE_BIN"
+	binVariable = "LARK_E2E_SUBJECT_BIN"
 
 	// LarkRuntime and RuncRuntime are the runtimes that lead to the shim under test.
 	LarkRuntime = "io.containerd.lark.v2"
@@ -35,14 +35,21 @@ const (
 // installed are the names of the shim under test.
 var installed = []string{"containerd-shim-lark-v2", "containerd-shim-runc-v2"}
 
-// Main runs the tests of m in a sandbox that has the shim under test; TestMain passes its result to os.Exit. Programs are
-// what the tests run: those that are missing are installed, from the packages that build/conformance.sh knows.
-func Main(m sandbox.Runner, programs ...string) int {
+// Needs are what tests run besides the shim. What is missing is installed or built before they begin.
+type Needs struct {
+	// Programs are of the system's packages, those that build/conformance.sh knows.
+	Programs []string
+	// Peers are built from the Go module proxy, by build/peers.sh: "containerd-2.4.2".
+	Peers []string
+}
+
+// Main runs the tests of m in a sandbox that has the shim under test; TestMain passes its result to os.Exit.
+func Main(m sandbox.Runner, needs Needs) int {
 	sandbox.Init()
 	if sandbox.Inside() {
 		return m.Run()
 	}
-	stage, err := prepare(programs)
+	stage, err := prepare(needs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "these tests cannot run:", err)
 		return 1
@@ -57,7 +64,7 @@ func Main(m sandbox.Runner, programs ...string) int {
 }
 
 // prepare installs the shim under test in a directory of its own, which the caller removes.
-func prepare(programs []string) (stage string, err error) {
+func prepare(needs Needs) (stage string, err error) {
 	if os.Geteuid() != 0 {
 		return "", errors.New("they start containers and need root")
 	}
@@ -68,7 +75,7 @@ func prepare(programs []string) (stage string, err error) {
 	if _, err := os.Stat(shim); err != nil {
 		return "", fmt.Errorf("the shim under test: %w (`make` builds it, %s names another)", err, shimVariable)
 	}
-	if err := Install(programs); err != nil {
+	if err := needs.Provide(); err != nil {
 		return "", err
 	}
 	if stage, err = os.MkdirTemp("", "lark-stage-"); err != nil {
@@ -82,22 +89,45 @@ func prepare(programs []string) (stage string, err error) {
 	return stage, nil
 }
 
-// Install has the packages of missing programs installed.
-func Install(programs []string) error {
+// Provide installs and builds what is missing.
+func (n Needs) Provide() error {
 	var missing []string
-	for _, program := range programs {
+	for _, program := range n.Programs {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, program)
 		}
 	}
-	if len(missing) == 0 {
+	if len(missing) > 0 {
+		if err := script("conformance.sh", missing...); err != nil {
+			return err
+		}
+	}
+	if len(n.Peers) == 0 {
 		return nil
 	}
-	script := filepath.Join(filepath.Dir(daemon.Bin()), "build", "conformance.sh")
-	command := exec.Command(script, missing...)
+	return script("peers.sh", n.Peers...) // looks by itself what is there
+}
+
+// script runs one of build/.
+func script(name string, args ...string) error {
+	path, err := filepath.Abs(filepath.Join("build", name))
+	for err == nil {
+		if _, missing := os.Stat(path); missing == nil {
+			break
+		}
+		above := filepath.Join(filepath.Dir(path), "..", "..", "build", name)
+		if above == path {
+			return fmt.Errorf("no build/%s here or above", name)
+		}
+		path = above
+	}
+	if err != nil {
+		return err
+	}
+	command := exec.Command(path, args...)
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr
 	if err := command.Run(); err != nil {
-		return fmt.Errorf("%s are missing: %s: %w", strings.Join(missing, ", "), script, err)
+		return fmt.Errorf("%s %s: %w", path, strings.Join(args, " "), err)
 	}
 	return nil
 }

@@ -53,7 +53,12 @@ var runtimes = []string{suite.LarkRuntime, suite.RuncRuntime}
 // table collects what is printed in the end: step -> "version as runtime" -> passed.
 var table = map[string]map[string]bool{}
 
-func TestMain(m *testing.M) { os.Exit(suite.Main(testMain{m}, "runc", "busybox", "containerd")) }
+func TestMain(m *testing.M) {
+	os.Exit(suite.Main(testMain{m}, suite.Needs{
+		Programs: []string{"runc", "busybox", "containerd"},
+		Peers:    []string{"containerd-" + daemon.Containerd17, "containerd-" + daemon.Containerd24},
+	}))
+}
 
 // testMain prints the table after the tests.
 type testMain struct{ *testing.M }
