@@ -6,10 +6,9 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the linker in releases.
-var version = ""
+	"github.com/larkshim/lark/internal/version"
+)
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -17,29 +16,23 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version of lark and of Go",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "lark %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "lark %s%s %s %s/%s\n", version.Version, revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
 }
 
-// versionText falls back on what the Go tool knows of the build.
-func versionText() string {
-	if version != "" {
-		return version
+// revision is the commit, by the linker or else by what the Go tool noted.
+func revision() string {
+	if version.Revision != "" {
+		return " " + version.Revision
 	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	if text == "" || text == "(devel)" {
-		text = "devel"
+	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				text += "-" + s.Value[:12]
+			if s.Key == "vcs.revision" {
+				return " " + s.Value
 			}
 		}
 	}
-	return text
+	return ""
 }

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/larkshim/lark/internal/shimclient"
@@ -69,11 +70,20 @@ type bench struct {
 	// slow remembers the level at which a column's execs were too slow: it and those
 	// above it are not done again.
 	slow map[slowKey]int
+	// daemons counts, so that the IDs of one connection are not those of another.
+	daemons atomic.Int64
 }
 
 type slowKey struct {
+	measure string
 	runtime Runtime
 	column  string
+}
+
+// tooSlow is true for a level at which, or below which, the column was too slow.
+func (b *bench) tooSlow(k slowKey, flight int) bool {
+	limit, slow := b.slow[k]
+	return slow && flight >= limit
 }
 
 // measure is one kind of figure. steps is how often it calls bench.step, for the bar.
@@ -98,6 +108,7 @@ func measures() []measure {
 		{"memory", "memory, threads and descriptors of ten shims of each kind, at rest and after work", runMemory, firstOnly, memorySteps},
 		{"added", "memory of each further container in one shim", runAdded, firstOnly, addedSteps},
 		{"exit", "CPU of one exit beside 1 to 4,096 running processes", runExits, stubOnly, exitSteps},
+		{"daemon", "execs and containers through a containerd (with --containerd)", runDaemon, withDaemon, daemonSteps},
 		{"stdout", "standard output, MB/s and shim CPU per MB", runStdout, every, stdoutSteps},
 	}
 }

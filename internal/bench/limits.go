@@ -55,7 +55,7 @@ const (
 	callTimeout = 5 * time.Minute
 	// batchBudget is how long new operations are begun at one level. Containerd's shims
 	// before 1.6.22 take half a second per exec with 32 in flight.
-	batchBudget = 30 * time.Second
+	batchBudget = 15 * time.Second
 	// helperTimeout bounds the end of the bare runtime's helper.
 	helperTimeout = 20 * time.Second
 )

@@ -34,8 +34,7 @@ func runExecs(ctx context.Context, b *bench, rt Runtime) error {
 		}
 		defer func() { err = errors.Join(err, st.close(ctx)) }()
 		for _, flight := range inFlight() {
-			limit, slow := b.slow[slowKey{rt, col.name}]
-			if slow && flight >= limit {
+			if b.tooSlow(slowKey{"exec", rt, col.name}, flight) {
 				b.progress.step()
 				continue
 			}
@@ -88,7 +87,7 @@ func (st *stage) execLevel(ctx context.Context, col column, n, flight int) error
 		return err
 	}
 	if out.Slow {
-		st.b.slow[slowKey{st.rt, col.name}] = flight
+		st.b.slow[slowKey{"exec", st.rt, col.name}] = flight
 	}
 	after, err := cpuOf(st.shim.Pid)
 	if err != nil {

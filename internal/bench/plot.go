@@ -154,7 +154,7 @@ func (r *Result) lines(rows []row) string {
 	for _, row := range rows {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%d</text>`, x(row.Key.Param), marginTop+h+16, row.Key.Param)
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotWidth-marginRight, marginTop+h+32, paramName(rows[0].Key.Measure))
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotWidth-marginRight, marginTop+h+32, rows[0].Key.paramName())
 	r.series(&b, rows, x, y)
 	b.WriteString("</svg>")
 	return b.String()

@@ -126,7 +126,7 @@ func (r *Result) line(row row, ws []int) string {
 func (row row) label() string {
 	text := row.Title
 	if row.Key.Param > 0 {
-		text += fmt.Sprintf(", %d %s", row.Key.Param, paramName(row.Key.Measure))
+		text += fmt.Sprintf(", %d %s", row.Key.Param, row.Key.paramName())
 	}
 	if row.Unit != "" {
 		text += " [" + row.Unit + "]"
@@ -134,11 +134,12 @@ func (row row) label() string {
 	return text
 }
 
-func paramName(measure string) string {
-	switch measure {
-	case "exec":
+// paramName says what the parameter counts.
+func (k Key) paramName() string {
+	switch {
+	case k.Measure == "exec" || k.Metric == "exec":
 		return "in flight"
-	case "exit":
+	case k.Measure == "exit":
 		return "running"
 	}
 	return "at once"
