@@ -46,7 +46,7 @@ func TestDeadBeforeClaimed(t *testing.T) {
 }
 
 // Row 55: ten thousand exits at once, under as few SIGCHLD as the kernel likes; nobody knows them.
-func TestTenThousandOrphansAtOnce(t *testing.T) {
+func TestRow55TenThousandOrphansAtOnce(t *testing.T) {
 	o := owner(t, kernel{})
 	w := o.Begin(o.OwnNamespace()) // none may go before it closes
 	const crowds, each = 10, 1000 / thin

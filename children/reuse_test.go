@@ -30,7 +30,7 @@ type reuseReport struct {
 }
 
 // Row 56, W2, invariant 13: a pid that is forced to be used again is never another's exit.
-func TestPidReuse(t *testing.T) {
+func TestRow56PidReuse(t *testing.T) {
 	o := owner(t, kernel{})
 	var out strings.Builder
 	cmd := part("reuse")

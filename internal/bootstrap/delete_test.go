@@ -201,7 +201,7 @@ func (c *container) delete(args ...string) *task.DeleteResponse {
 }
 
 // A runtime that hangs does not keep delete from the rest within containerd's limit.
-func TestDeleteWithAHungRuntime(t *testing.T) {
+func TestRow32DeleteWithAHungRuntime(t *testing.T) {
 	d := newDaemon(t)
 	c := d.container("c1")
 	b, err := bundle.Open(c.bundle)

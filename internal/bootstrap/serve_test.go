@@ -23,7 +23,7 @@ func (c *container) serving() *running {
 }
 
 // SIGTERM and SIGINT end the shim in order, calls that wait for containers included.
-func TestOrderlyEnd(t *testing.T) {
+func TestRow59OrderlyEnd(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			d := newDaemon(t)
@@ -50,7 +50,7 @@ func TestOrderlyEnd(t *testing.T) {
 	}
 }
 
-func TestHarmlessSignals(t *testing.T) { // row 59
+func TestRow59HarmlessSignals(t *testing.T) { // row 59
 	d := newDaemon(t)
 	c := d.container("c1")
 	log := c.openReader()

@@ -128,7 +128,7 @@ func TestErrorsAndPanicsAreAnswers(t *testing.T) {
 }
 
 // Row 64: a flood of starts is refused at a bound, and State and Kill go on.
-func TestConcurrentCallsAreBounded(t *testing.T) {
+func TestRow64ConcurrentCallsAreBounded(t *testing.T) {
 	q, _, path, _ := serveQuick(t)
 	c := dialQuick(t, path)
 	var wg sync.WaitGroup
@@ -205,7 +205,7 @@ func callFrame(t testing.TB, stream uint32) []byte {
 
 // Row 64: frames that no task client sends end the connection or are answered; other
 // connections do not notice.
-func TestMaliciousFrames(t *testing.T) {
+func TestRow64MaliciousFrames(t *testing.T) {
 	_, _, path, _ := serveQuick(t)
 	good := callFrame(t, 1)
 	for name, c := range map[string]struct {

@@ -149,7 +149,7 @@ func TestRemoveSocket(t *testing.T) {
 	}
 }
 
-func TestRemoveStale(t *testing.T) {
+func TestRow61RemoveStale(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if err := removeStale(path); err != nil {
 		t.Errorf("nothing there: %v", err)
@@ -206,7 +206,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-func TestPeers(t *testing.T) { // row 65
+func TestRow65Peers(t *testing.T) { // row 65
 	path := filepath.Join(openDir(t), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -245,7 +245,7 @@ func TestPeers(t *testing.T) { // row 65
 }
 
 // A stranger's listener at the group's path is not joined, and not removed either.
-func TestStrangersSocketIsNotJoined(t *testing.T) {
+func TestRow65StrangersSocketIsNotJoined(t *testing.T) {
 	path := filepath.Join(openDir(t), "s")
 	asStranger(t, func() error {
 		f, err := listen(path)

@@ -167,7 +167,7 @@ func TestStartJoinsTheGroup(t *testing.T) {
 }
 
 // Row 62: of starts for one group at the same time one makes the shim.
-func TestConcurrentStarts(t *testing.T) {
+func TestRow62ConcurrentStarts(t *testing.T) {
 	d := newDaemon(t)
 	const n = 8
 	answers := make([]answer, n)
@@ -212,7 +212,7 @@ func shims(t testing.TB, grpc string) (n int) {
 }
 
 // Row 61: a socket that a dead shim has left is replaced.
-func TestStartReplacesAStaleSocket(t *testing.T) {
+func TestRow61StartReplacesAStaleSocket(t *testing.T) {
 	d := newDaemon(t)
 	c := d.container("c1")
 	a := parse(t, c.start(c.params()))
@@ -309,7 +309,7 @@ func TestStartTellsWhatTheRunningShimSpeaks(t *testing.T) {
 }
 
 // Whatever comes in, either a whole answer is printed or none, and nothing is left.
-func TestStartRefuses(t *testing.T) {
+func TestRow63StartRefuses(t *testing.T) {
 	noSpec := func(c *container) { os.Remove(filepath.Join(c.bundle, "config.json")) }
 	params := func(c *container) []byte { return c.params() }
 	for name, c := range map[string]struct {
@@ -379,7 +379,7 @@ func TestStartWithNobodyToAnswer(t *testing.T) {
 	}
 }
 
-func TestReadInputIsBounded(t *testing.T) { // row 63
+func TestRow63ReadInputIsBounded(t *testing.T) { // row 63
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
 		defer w.Close()
@@ -430,7 +430,7 @@ func TestGroupOf(t *testing.T) {
 	}
 }
 
-func TestOOMScore(t *testing.T) {
+func TestRow49OOMScore(t *testing.T) {
 	proc := t.TempDir()
 	put := func(pid, content string) {
 		if err := errors.Join(os.MkdirAll(filepath.Join(proc, pid), 0o700), os.WriteFile(filepath.Join(proc, pid, "oom_score_adj"), []byte(content), 0o600)); err != nil {

@@ -33,7 +33,7 @@ func put(t *testing.T, b *Bundle, name, content string) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) { // row 6
+func TestRow06OpenRefuses(t *testing.T) { // row 6
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -68,7 +68,7 @@ func TestOpenRefuses(t *testing.T) { // row 6
 	}
 }
 
-func TestOpenRefusesAStrangersDirectory(t *testing.T) {
+func TestRow06StrangersDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can give a directory away")
 	}
@@ -91,7 +91,7 @@ func TestOpenRefusesAStrangersDirectory(t *testing.T) {
 }
 
 // What is written goes to the directory that was verified.
-func TestDirectoryIsHeldOpen(t *testing.T) {
+func TestRow06DirectoryIsHeldOpen(t *testing.T) {
 	parent := t.TempDir()
 	path, moved := filepath.Join(parent, "b"), filepath.Join(parent, "moved")
 	if err := os.Mkdir(path, 0o700); err != nil {

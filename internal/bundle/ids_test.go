@@ -13,7 +13,7 @@ import (
 // The rule as containerd states it (pkg/identifiers).
 var containerdRule = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$`)
 
-func TestIdentifiersRefuse(t *testing.T) { // row 1
+func TestRow01IdentifiersRefuse(t *testing.T) { // row 1
 	bad := map[string]string{
 		"empty": "", "too long": strings.Repeat("a", 77), "slash": "a/b", "backslash": `a\b`,
 		"NUL": "a\x00b", "newline": "a\n", "space": "a b", "leading dot": ".a", "leading dash": "-a",
@@ -55,7 +55,7 @@ func TestIdentifiersAreContainerds(t *testing.T) {
 
 // An exec's pid file is in the bundle, is no other exec's, and is no other file
 // (row 2, R4).
-func TestExecPIDFilesNeverCollide(t *testing.T) {
+func TestRow02ExecPIDFilesNeverCollide(t *testing.T) {
 	taken := map[string]string{}
 	for _, f := range []string{specFile, optionsFile, runtimeFile, exitFile, initPIDFile, logFile, rootfsDir, workDir,
 		"log", "address", "bootstrap.json", "shim-binary-path", "sandbox", "s", "exitstatus.json"} {

@@ -67,7 +67,7 @@ func TestDecodeOptions(t *testing.T) {
 	}
 }
 
-func TestDecodeOptionsRefuses(t *testing.T) { // row 7
+func TestRow07DecodeOptionsRefuses(t *testing.T) { // row 7
 	cut := wrap(t, &options.Options{BinaryName: "a long enough name"})
 	cut.Value = cut.Value[:5]
 	for name, a := range map[string]*anypb.Any{

@@ -45,7 +45,7 @@ func TestSpecPIDNamespace(t *testing.T) {
 	}
 }
 
-func TestReadSpecRefuses(t *testing.T) { // row 24
+func TestRow24ReadSpecRefuses(t *testing.T) { // row 24
 	b := open(t)
 	if _, err := b.ReadSpec(); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("with no file: %v", err)

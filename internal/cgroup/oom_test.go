@@ -247,7 +247,7 @@ func TestRow50WatchDegradedV2(t *testing.T) {
 	}
 }
 
-func TestOOMWithoutController(t *testing.T) {
+func TestRow57OOMWithoutController(t *testing.T) {
 	f := newFake(t).layout(v2Mounts, "0::/shim\n")
 	f.mkdir("cgroup/c")
 	f.process("42", "0::/c\n", "S")

@@ -174,7 +174,7 @@ func TestStatsV1Fake(t *testing.T) {
 }
 
 // A file that is there and cannot be read is an error, not a zero.
-func TestStatsUnreadable(t *testing.T) {
+func TestRow57StatsUnreadable(t *testing.T) {
 	sys := kernel()
 	f := newFake(t).layout(v2Mounts, "0::/shim\n")
 	f.write("cgroup/c/pids.current", "1")

@@ -158,7 +158,7 @@ func TestOrderUnderRandomFailures(t *testing.T) {
 
 // Row 51: an hour of outage with a hundred thousand events. Memory is bounded,
 // no exit of an init is lost, order is kept, and every drop is counted.
-func TestOutageOfAnHour(t *testing.T) {
+func TestRow51OutageOfAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &daemon{}
 		d.set(away)
@@ -224,7 +224,7 @@ func heap() int {
 
 // Row 54: a containerd that takes the event and never answers is not asked again
 // and again, and no Append waits for it.
-func TestHungDaemon(t *testing.T) {
+func TestRow54HungDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &daemon{}
 		d.set(hung)
@@ -249,7 +249,7 @@ func TestHungDaemon(t *testing.T) {
 	})
 }
 
-func TestRestartedDaemonIsFoundSoon(t *testing.T) {
+func TestRow51RestartedDaemonIsFoundSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &daemon{}
 		d.set(away)

@@ -216,7 +216,7 @@ func TestTransportDeadline(t *testing.T) {
 
 // A listener that nobody serves: connect succeeds, nothing is ever read. The
 // attempt ends, even when the message does not fit the socket's buffer.
-func TestTransportToADeafServer(t *testing.T) {
+func TestRow54TransportToADeafServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -235,7 +235,7 @@ func TestTransportToADeafServer(t *testing.T) {
 	}
 }
 
-func TestTransportErrors(t *testing.T) {
+func TestRow54TransportErrors(t *testing.T) {
 	s := newServer(t)
 	tr := Dial(s.path).(*ttrpcTransport)
 	defer tr.Close()
