@@ -30,6 +30,10 @@ func (s *Service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.
 	if err != nil {
 		return nil, err
 	}
+	if execID.String() == c.id {
+		// An exit names the process, and by this name containerd knows init.
+		return nil, fmt.Errorf("exec id %q is the container's: %w", execID, errdefs.ErrInvalidArgument)
+	}
 	spec, err := execSpec(r.Spec, r.Terminal)
 	if err != nil {
 		return nil, fmt.Errorf("exec %q of container %q: %w", execID, c.id, err)
