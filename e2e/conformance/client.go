@@ -160,7 +160,7 @@ func (c *column) runGroup(ctx context.Context, stage string, built *upstream.Sui
 func (c *column) unlucky() []string {
 	var tests []string
 	for test, r := range c.results {
-		if r.Outcome == gotest.Fail && shimless.MatchString(test) && reasonFor(test) == "" {
+		if r.Outcome == gotest.Fail && shimless.MatchString(test) && reasonFor(test, r) == "" {
 			tests = append(tests, test)
 		}
 	}

@@ -36,7 +36,7 @@ func judge(test string, upstream, subject gotest.Result) verdict {
 		return behind // to hang or to bring the suite down is worse than to fail
 	case slices.ContainsFunc(subject.FailedSubtests, func(sub string) bool { return !slices.Contains(upstream.FailedSubtests, sub) }):
 		return behind
-	case reasonFor(test) != "":
+	case reasonFor(test, upstream, subject) != "":
 		return neither
 	}
 	return obscure
@@ -92,11 +92,11 @@ func compare(test string, all []*column) (failures, notes []string) {
 		case behind:
 			failures = append(failures, fmt.Sprintf("%s: %s %s, upstream %s %v", test, c.Title, subject, upstream, c.results[test].FailedSubtests))
 		case obscure:
-			failures = append(failures, fmt.Sprintf("%s: fails with both (%s, upstream %s) and known.go does not say why", test, subject, upstream))
+			failures = append(failures, fmt.Sprintf("%s: fails with both (%s, upstream %s), and not for a reason that known.go has", test, subject, upstream))
 		case ahead:
 			notes = append(notes, fmt.Sprintf("passes only with the shim tested: %s (upstream %s)", test, upstream))
 		case neither:
-			notes = append(notes, fmt.Sprintf("fails with both: %s (%s): %s", test, upstream, reasonFor(test)))
+			notes = append(notes, fmt.Sprintf("fails with both: %s (%s): %s", test, upstream, reasonFor(test, all[0].results[test], c.results[test])))
 		case fine:
 			if subject == gotest.Skip {
 				notes = append(notes, fmt.Sprintf("skipped by itself with both: %s: %s", test, skipReason(c.results[test])))

@@ -13,8 +13,9 @@ import (
 func TestJudge(t *testing.T) {
 	const known, unknown = "TestCheckpointRestore", "TestSomethingElse"
 	failed := func(subtests ...string) gotest.Result {
-		return gotest.Result{Outcome: gotest.Fail, FailedSubtests: subtests}
+		return gotest.Result{Outcome: gotest.Fail, FailedSubtests: subtests, Output: []string{"x: criu failed: type DUMP errno 0"}}
 	}
+	otherwise := gotest.Result{Outcome: gotest.Fail, Output: []string{"checkpoint: not implemented"}}
 	pass, skip := gotest.Result{Outcome: gotest.Pass}, gotest.Result{Outcome: gotest.Skip}
 	hang, crash := gotest.Result{Outcome: gotest.Hang}, gotest.Result{Outcome: gotest.Crash}
 	for _, c := range []struct {
@@ -35,7 +36,8 @@ func TestJudge(t *testing.T) {
 		{known, failed("a"), failed("a"), neither},
 		{known, failed("a"), failed("a", "b"), behind},
 		{known, failed(), crash, behind},
-		{known, crash, crash, neither},
+		{known, crash, crash, obscure},
+		{known, failed(), otherwise, obscure},
 		{unknown, failed(), failed(), obscure},
 	} {
 		if got := judge(c.test, c.upstream, c.subject); got != c.want {
