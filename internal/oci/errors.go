@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 )
@@ -97,10 +98,15 @@ func systemError(op, doing string, err error) *Error {
 	return &Error{Op: op, Message: clip(fmt.Sprintf("%s: %v", doing, err)), Class: systemClass(err), Cause: err}
 }
 
-// clip bounds a message, keeping its beginning: that is where the reason is.
+// clip bounds a message, keeping its beginning: that is where the reason is. It cuts
+// between characters, because a status that is not UTF-8 cannot be sent.
 func clip(s string) string {
 	if len(s) <= messageMax {
 		return s
 	}
-	return s[:messageMax] + " ..."
+	end := messageMax
+	for end > messageMax-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + " ..."
 }

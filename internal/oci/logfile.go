@@ -53,11 +53,11 @@ func logErrors(data []byte) []string {
 func reason(log []string, stderr []byte) string {
 	for i := len(log) - 1; i >= 0; i-- {
 		if bytes.Contains(stderr, []byte(log[i])) {
-			return clip(log[i])
+			return clip(printable(log[i]))
 		}
 	}
 	if len(log) > 0 {
-		return clip(log[len(log)-1])
+		return clip(printable(log[len(log)-1]))
 	}
 	lines := strings.Split(strings.TrimSpace(string(stderr)), "\n")
 	return clip(printable(strings.TrimSpace(lines[len(lines)-1])))
