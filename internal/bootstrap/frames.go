@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -43,6 +42,10 @@ type policed struct {
 	settled  atomic.Uint64 // of those, how many it has certainly entered in its table
 	answered atomic.Uint64
 
+	mu      sync.Mutex
+	arrived chan struct{} // closed when settled has grown; nil while nobody waits
+	waiting atomic.Bool   // arrived may be there
+
 	out     frameCounter // only the library's writer uses it
 	refused func(error)  // told about a message that ends the connection
 	once    sync.Once
@@ -57,7 +60,7 @@ func newPoliced(conn net.Conn, refused func(error)) *policed {
 // shows that it is done with the one before.
 func (c *policed) Read(p []byte) (int, error) {
 	if len(c.unread) == 0 && c.left == 0 {
-		c.settled.Store(c.taken.Load())
+		c.settle()
 		if err := c.nextFrame(); err != nil {
 			return 0, err
 		}
@@ -115,16 +118,40 @@ func (c *policed) finished() {
 	}
 }
 
+// settle notes that the library has entered all it was given, and tells who waits.
+func (c *policed) settle() {
+	c.settled.Store(c.taken.Load())
+	if !c.waiting.Load() {
+		return // awaitSettled looks at settled once more after it has set waiting
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting.Store(false)
+	if c.arrived != nil {
+		close(c.arrived)
+		c.arrived = nil
+	}
+}
+
 // awaitSettled returns when the library has entered the first n requests. That takes
-// it some hundred nanoseconds more than none, so there is nothing better than to look
-// again.
+// it some hundred nanoseconds more than none, unless its thread has lost the CPU: to
+// look again and again cost a fifth of the shim's CPU under load.
 func (c *policed) awaitSettled(n uint64) {
 	for c.settled.Load() < n {
+		c.mu.Lock()
+		if c.arrived == nil {
+			c.arrived = make(chan struct{})
+		}
+		arrived := c.arrived
+		c.waiting.Store(true)
+		c.mu.Unlock()
+		if c.settled.Load() >= n {
+			return
+		}
 		select {
 		case <-c.gone:
 			return
-		default:
-			runtime.Gosched()
+		case <-arrived:
 		}
 	}
 }
