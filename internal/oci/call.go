@@ -157,9 +157,12 @@ func (r *Runtime) killTree(c *call, p *children.Process) {
 func (r *Runtime) failure(c *call, p *children.Process, exit children.Exit, logFrom int64, stderr []byte) error {
 	e := &Error{Op: c.op, Status: exit.Status, Class: errdefs.ErrUnknown}
 	if bySignal(exit.Status) {
-		// It had no chance to clean up: what it forked before is ours to end.
+		// It had no chance to clean up.
 		e.Class = errdefs.ErrInternal
 		e.Message = fmt.Sprintf("%s was killed by signal %d", r.name, exit.Status-signalBase)
+	}
+	if bySignal(exit.Status) || c.space != nil {
+		// What it forked before is ours to end, also if it should have done so itself.
 		r.killTree(c, p)
 	}
 	log, err := r.readLog(c, logFrom)

@@ -104,6 +104,13 @@ func (p *process) closeStdin() {
 	}
 }
 
+// dropIO lets go of the stdio of a process that does not come to run.
+func (p *process) dropIO() {
+	if io := p.io.Swap(nil); io != nil {
+		io.Close()
+	}
+}
+
 // find returns the process, which clients are not told of unless the rules say so.
 func (c *container) find(p lifecycle.Proc) (*process, lifecycle.View, error) {
 	c.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -143,6 +144,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 	if r.Checkpoint != "" {
 		return nil, nil
 	}
+	mine := c.before()
 	child, err := c.runtime.Create(ctx, c.id, oci.CreateCall{
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
 		NoPivot: c.options.NoPivotRoot, NoNewKeyring: c.options.NoNewKeyring,
@@ -151,7 +153,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 		err = c.attach(ctx, io)
 	}
 	if err != nil {
-		c.undo(ctx, c.init, child)
+		c.undoInit(ctx, child, mine)
 		return nil, err
 	}
 	return child, nil
@@ -166,35 +168,37 @@ func (c *container) unmount() error {
 
 // attach begins to copy the process's stdio.
 func (c *container) attach(ctx context.Context, io *stdio.IO) error {
-	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	ctx, cancel := context.WithTimeout(ctx, c.service.attachTime)
 	defer cancel()
 	return io.Attach(ctx)
 }
 
-// undo ends what a failed Create or start has left: the child, if there is one, and
-// for init what the runtime keeps of the container.
-func (c *container) undo(ctx context.Context, p *process, child *children.Child) {
+// undoInit ends what a failed Create or restore has left: init, if there is one, and
+// what the runtime keeps of the container.
+func (c *container) undoInit(ctx context.Context, child *children.Child, mine footprint) {
 	if child != nil {
-		c.end(ctx, child)
-	}
-	if p == c.init && child != nil {
-		if err := c.runtime.Delete(ctx, c.id, true); err != nil && !errdefs.IsNotFound(err) {
-			c.log.Warn("a container that failed to be created cannot be deleted", "error", err)
+		select {
+		case <-c.end(child):
+		case <-time.After(reapTime):
 		}
 	}
-	if io := p.io.Swap(nil); io != nil {
-		io.Close()
-	}
+	c.clear(ctx, mine)
+	c.init.dropIO()
 }
 
-// end kills a child and reaps it.
-func (c *container) end(ctx context.Context, child *children.Child) {
+// end kills a child, and says when it was reaped.
+func (c *container) end(child *children.Child) <-chan struct{} {
 	if err := child.Signal(sigkill); err != nil && !isGone(err) {
 		c.log.Error("a process cannot be killed", "pid", child.Pid(), "error", err)
 	}
-	if _, err := child.Wait(ctx); err != nil {
-		c.log.Error("a killed process was not reaped", "pid", child.Pid(), "error", err)
-	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		if _, err := child.Wait(context.Background()); err != nil {
+			c.log.Error("a killed process was not reaped", "pid", child.Pid(), "error", err)
+		}
+	}()
+	return reaped
 }
 
 // begin tells the rules that the container was made, and returns init's pid. The

@@ -114,7 +114,14 @@ func (c *container) drain(ctx context.Context, p *process) {
 // host. One that the runtime does not know any more counts as removed: a checkpoint
 // removes the container too.
 func (c *container) remove(ctx context.Context) error {
-	if err := c.runtime.Delete(ctx, c.id, false); err != nil && !errdefs.IsNotFound(err) {
+	err := c.runtime.Delete(ctx, c.id, false)
+	switch {
+	case errdefs.IsNotFound(err):
+		// Who has lost its state has not removed the cgroup either.
+		if err := c.cgroup().Remove(); err != nil && !errdefs.IsNotFound(err) {
+			c.log.Warn("the cgroup of a container that the runtime does not know is left", "error", err)
+		}
+	case err != nil:
 		return fmt.Errorf("failed to delete task: %w", err)
 	}
 	if err := c.unmount(); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/fakeruntime"
 	"github.com/larkshim/lark/internal/order"
 	"github.com/larkshim/lark/internal/order/taskevents"
 	"github.com/larkshim/lark/internal/outbox"
@@ -42,6 +43,7 @@ type world struct {
 var shared world
 
 func TestMain(m *testing.M) {
+	fakeruntime.Main()
 	os.Exit(runTests(m))
 }
 
@@ -53,9 +55,10 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	shared = world{dir: dir, rootfs: filepath.Join(dir, "rootfs")}
-	if shared.owner, err = children.NewOwner(slog.Default()); err == nil {
-		if shared.cgroups, err = cgroup.NewHost(); err == nil {
-			err = spec.Busybox(context.Background(), shared.rootfs)
+	// Before there is an owner, whose sweep would take this child from os/exec.
+	if err = spec.Busybox(context.Background(), shared.rootfs); err == nil {
+		if shared.owner, err = children.NewOwner(slog.Default()); err == nil {
+			shared.cgroups, err = cgroup.NewHost()
 		}
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
@@ -40,6 +41,9 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	mounter *rootfs.Mounter
+	// attachTime is the bound of that name; tests of runtimes that come near it
+	// shorten it.
+	attachTime time.Duration
 
 	mu sync.Mutex
 	// containers holds every container from before its runtime call to after its
@@ -54,7 +58,10 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 
 // New makes a service without containers.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), containers: make(map[string]*container)}
+	return &Service{
+		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), attachTime: attachTime,
+		containers: make(map[string]*container),
+	}
 }
 
 // admit enters a container that is about to be made.

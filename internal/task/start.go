@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 
@@ -55,7 +56,7 @@ func (c *container) startInit(ctx context.Context) (*task.StartResponse, error) 
 
 // restore starts a container that was created from a checkpoint.
 func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
-	io := c.init.io.Load()
+	io, mine := c.init.io.Load(), c.before()
 	child, err := c.runtime.Restore(ctx, c.id, oci.RestoreCall{
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
 		ImagePath: c.checkpoint.image, ParentPath: c.checkpoint.parent, WorkPath: c.options.CriuWorkPath,
@@ -65,7 +66,7 @@ func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
 		err = c.attach(ctx, io)
 	}
 	if err != nil {
-		c.undo(ctx, c.init, child)
+		c.undoInit(ctx, child, mine)
 		c.report(lifecycle.Event{Kind: lifecycle.StartFailed})
 		return nil, err
 	}
@@ -77,22 +78,43 @@ func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
 	return &task.StartResponse{Pid: uint32(child.Pid())}, nil
 }
 
-// startExec has the runtime start an exec.
+// startExec has the runtime start an exec. If a step after that fails, its process is
+// killed, and the rules are told of the failure when it is gone: until then it holds
+// init's exit back (W9).
 func (c *container) startExec(ctx context.Context, p *process) (*task.StartResponse, error) {
 	child, err := c.callExec(ctx, p)
-	if err != nil {
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		p.child = child
+		_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Started, Proc: p.id, Pid: child.Pid()})
+		return &task.StartResponse{Pid: uint32(child.Pid())}, nil
+	}
+	failed := func() {
+		p.dropIO()
 		c.report(lifecycle.Event{Kind: lifecycle.StartFailed, Proc: p.id})
+	}
+	if child == nil {
+		failed()
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p.child = child
-	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Started, Proc: p.id, Pid: child.Pid()})
-	return &task.StartResponse{Pid: uint32(child.Pid())}, nil
+	told := make(chan struct{})
+	reaped := c.end(child)
+	go func() {
+		defer close(told)
+		<-reaped
+		failed()
+	}()
+	select {
+	case <-told:
+	case <-time.After(reapTime):
+		c.log.Error("a killed exec does not die", "exec", p.id, "pid", child.Pid())
+	}
+	return nil, err
 }
 
-// callExec makes the runtime call of an exec. If it or a step after it fails,
-// nothing of the exec is left when it returns (W9).
+// callExec makes the runtime call of an exec and attaches its stdio. With an error it
+// returns the process too, if there is one.
 func (c *container) callExec(ctx context.Context, p *process) (*children.Child, error) {
 	io, err := stdio.New(ctx, c.service.cfg.Owner, c.log, p.stdio)
 	if err != nil {
@@ -106,9 +128,5 @@ func (c *container) callExec(ctx context.Context, p *process) (*children.Child, 
 	if err == nil {
 		err = c.attach(ctx, io)
 	}
-	if err != nil {
-		c.undo(ctx, p, child)
-		return nil, err
-	}
-	return child, nil
+	return child, err
 }
