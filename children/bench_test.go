@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +17,8 @@ import (
 var inFlight = []int{1, 8, 64, 512}
 
 // busy makes an Owner with as many starts in flight: windows that are open, each with a call that runs.
-func busy(tb testing.TB, starts int) (o *Owner, over func()) {
-	o = owner(tb, kernel{})
+func busy(tb testing.TB, sys system, starts int) (o *Owner, over func()) {
+	o = owner(tb, sys)
 	ctx, cancel := context.WithCancel(context.Background())
 	var windows []*Window
 	var calls []*Process
@@ -68,7 +70,7 @@ func exits(tb testing.TB, o *Owner, n int) []time.Duration {
 func BenchmarkExit(b *testing.B) {
 	for _, starts := range inFlight {
 		b.Run(fmt.Sprint(starts), func(b *testing.B) {
-			o, over := busy(b, starts)
+			o, over := busy(b, kernel{}, starts)
 			defer over()
 			var took []time.Duration
 			b.ReportAllocs()
@@ -83,33 +85,95 @@ func BenchmarkExit(b *testing.B) {
 	}
 }
 
-// flatness is the most that one exit may cost with 512 starts in flight, in terms of what it costs with one.
-const flatness = 1.3
+// asking counts what the kernel is asked for the exit of one process.
+type asking struct {
+	system
+	mu  sync.Mutex
+	pid int
+	fd  int
+	n   int
+}
 
-// The cost of an exit does not grow with the starts in flight.
-func TestExitIsFlat(t *testing.T) {
-	const each, rounds = 200 / thin, 3
-	medians := make(map[int][]time.Duration)
-	for range rounds { // alternating, so that a slow moment of the machine hits all
-		for _, starts := range inFlight {
-			t.Run(fmt.Sprint(starts), func(t *testing.T) { // an Owner of its own
-				o, over := busy(t, starts)
-				took := exits(t, o, each)
-				over()
-				slices.Sort(took)
-				medians[starts] = append(medians[starts], took[len(took)/2])
-			})
-		}
-	}
-	base := best(medians[1])
-	for _, starts := range inFlight {
-		ratio := float64(best(medians[starts])) / float64(base)
-		t.Logf("%3d starts in flight: %v per exit, %.2f", starts, best(medians[starts]), ratio)
-		if ratio > flatness {
-			t.Errorf("not flat: %.2f", ratio)
-		}
+// about begins to count for another process.
+func (a *asking) about(pid int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pid, a.fd, a.n = pid, -1, 0
+}
+
+// asked is how often the kernel was asked for it.
+func (a *asking) asked() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n
+}
+
+func (a *asking) count(mine func() bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if mine() {
+		a.n++
 	}
 }
 
-// best is the least: what the machine adds is never negative.
-func best(medians []time.Duration) time.Duration { return slices.Min(medians) }
+func (a *asking) pidfdOpen(pid int) (int, error) {
+	fd, err := a.system.pidfdOpen(pid)
+	a.count(func() bool {
+		if pid == a.pid && err == nil {
+			a.fd = fd
+		}
+		return pid == a.pid
+	})
+	return fd, err
+}
+
+func (a *asking) waitid(idType, id int, peek bool) (exited, bool, error) {
+	// The sweep asks by pid and for all; those questions are not on the way of the exit.
+	a.count(func() bool { return idType == unix.P_PIDFD && id == a.fd })
+	return a.system.waitid(idType, id, peek)
+}
+
+func (a *asking) readFile(path string, buf []byte) (int, error) {
+	a.count(func() bool { return strings.HasPrefix(path, procPath(a.pid, "/")) })
+	return a.system.readFile(path, buf)
+}
+
+func (a *asking) readLink(path string) (string, error) {
+	a.count(func() bool { return strings.HasPrefix(path, procPath(a.pid, "/")) })
+	return a.system.readLink(path)
+}
+
+// What the kernel is asked on the way of one exit does not depend on the starts in flight. (How long it takes is for
+// BenchmarkExit.)
+func TestExitIsFlat(t *testing.T) {
+	asked := make(map[int]int)
+	for _, starts := range inFlight {
+		t.Run(fmt.Sprint(starts), func(t *testing.T) {
+			sys := &asking{system: kernel{}}
+			o, over := busy(t, sys, starts)
+			defer over()
+			w := o.Begin(o.OwnNamespace())
+			defer w.Close()
+			var each []int
+			for _, pid := range run(t, o, crowd(50)) {
+				sys.about(pid)
+				child, err := w.Claim(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := child.Wait(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+				each = append(each, sys.asked())
+			}
+			// The least: the sweep may have looked at one of them in the middle.
+			asked[starts] = slices.Min(each)
+		})
+	}
+	t.Logf("the kernel is asked %d times for one exit", asked[1])
+	for _, starts := range inFlight {
+		if asked[starts] != asked[1] || asked[starts] == 0 {
+			t.Errorf("with %d starts in flight %d times, with one %d times", starts, asked[starts], asked[1])
+		}
+	}
+}
