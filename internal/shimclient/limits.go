@@ -22,8 +22,9 @@ const (
 	deleteTimeout = 20 * time.Second
 	// runtimeTimeout bounds the last-resort `runtime delete --force`.
 	runtimeTimeout = 20 * time.Second
-	// killTimeout is how long killed processes may take to vanish.
-	killTimeout = 5 * time.Second
+	// killTimeout is how long killed processes may take to vanish. On a machine with many
+	// more runnable threads than processors that was seen to take more than 5 s.
+	killTimeout = 15 * time.Second
 	// removeRetry is the pause between two tries to remove a cgroup or to look for
 	// processes that are still dying.
 	removeRetry = 10 * time.Millisecond

@@ -25,8 +25,11 @@ import (
 
 // Config says which shim to start, and how.
 type Config struct {
-	Binary    string // absolute path of the shim
-	Runtime   string // OCI runtime; absolute path
+	Binary  string // absolute path of the shim
+	Runtime string // OCI runtime; absolute path
+	// Further are more of the runtime's options; its binary and root are set from above
+	// where they are empty. May be nil.
+	Further   *options.Options
 	Namespace string
 	Home      *Home
 	Sink      *Sink
@@ -38,7 +41,16 @@ type Config struct {
 // Options are the runtime's options for a container of this Config: the runtime's
 // binary, and its state below the Home.
 func (c Config) Options() (*anypb.Any, error) {
-	opts := &options.Options{BinaryName: c.Runtime, Root: c.Home.RuntimeRoot()}
+	opts := &options.Options{}
+	if c.Further != nil {
+		proto.Merge(opts, c.Further)
+	}
+	if opts.BinaryName == "" {
+		opts.BinaryName = c.Runtime
+	}
+	if opts.Root == "" {
+		opts.Root = c.Home.RuntimeRoot()
+	}
 	value, err := proto.Marshal(opts)
 	if err != nil {
 		return nil, fmt.Errorf("pack the runtime's options: %w", err)

@@ -15,6 +15,7 @@ import (
 	forward "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/larkshim/lark/internal/order"
@@ -24,6 +25,9 @@ import (
 // Event is one event as a shim sent it.
 type Event struct {
 	Topic string
+	// Namespace is what the envelope says, Payload the event itself, as it was sent.
+	Namespace string
+	Payload   *anypb.Any
 	// Task is what a task's event says, of kind order.Other for any other event.
 	Task order.Event
 }
@@ -84,7 +88,7 @@ func (s *Sink) Forward(_ context.Context, r *forward.ForwardRequest) (*emptypb.E
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fn(Event{Topic: env.GetTopic(), Task: event})
+	s.fn(Event{Topic: env.GetTopic(), Namespace: env.GetNamespace(), Payload: env.GetEvent(), Task: event})
 	return &emptypb.Empty{}, nil
 }
 

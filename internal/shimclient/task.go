@@ -108,3 +108,33 @@ func (t *Task) CloseIO(ctx context.Context, r *taskapi.CloseIORequest) error {
 func (t *Task) Shutdown(ctx context.Context, r *taskapi.ShutdownRequest) error {
 	return t.call(ctx, "Shutdown", r, &emptypb.Empty{})
 }
+
+// Pids lists the processes of a container.
+func (t *Task) Pids(ctx context.Context, r *taskapi.PidsRequest) (*taskapi.PidsResponse, error) {
+	return ask[taskapi.PidsResponse](ctx, t, "Pids", r)
+}
+
+// Stats reads a container's cgroup.
+func (t *Task) Stats(ctx context.Context, r *taskapi.StatsRequest) (*taskapi.StatsResponse, error) {
+	return ask[taskapi.StatsResponse](ctx, t, "Stats", r)
+}
+
+// Pause freezes a container.
+func (t *Task) Pause(ctx context.Context, r *taskapi.PauseRequest) error {
+	return t.call(ctx, "Pause", r, &emptypb.Empty{})
+}
+
+// Resume thaws a container.
+func (t *Task) Resume(ctx context.Context, r *taskapi.ResumeRequest) error {
+	return t.call(ctx, "Resume", r, &emptypb.Empty{})
+}
+
+// Update changes a container's resources.
+func (t *Task) Update(ctx context.Context, r *taskapi.UpdateTaskRequest) error {
+	return t.call(ctx, "Update", r, &emptypb.Empty{})
+}
+
+// Checkpoint dumps a container.
+func (t *Task) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskRequest) error {
+	return t.call(ctx, "Checkpoint", r, &emptypb.Empty{})
+}
