@@ -73,9 +73,6 @@ func probe(ctx context.Context, path, id string) (speaks, error) {
 	return s, nil
 }
 
-// maxRecord bounds bootstrap.json and address, in bytes.
-const maxRecord = 64 << 10
-
 // recorded looks for what the daemon has noted about the shim at address, in the
 // bundle of the group's first container: bootstrap.json since 2.0, before that the
 // bare address.

@@ -51,6 +51,18 @@ const (
 	// would be read to its end and thrown away, up to 4 GiB of it.
 	maxFrame = 4 << 20
 
+	// maxConns is how many connections there may be. containerd has one, and its start
+	// and delete commands add one each for a moment.
+	maxConns = 256
+	// maxMessage bounds the text of an error in an answer, in bytes; the runtime's own
+	// words have a smaller bound of theirs.
+	maxMessage = 64 << 10
+	// maxQuoted bounds what of a client's text is repeated in an error, in bytes.
+	maxQuoted = 256
+	// maxRecord bounds bootstrap.json and address, which containerd has written, in
+	// bytes.
+	maxRecord = 64 << 10
+
 	// answerGrace is how long calls may go on when the shim ends. A Shutdown is
 	// accepted only when nothing is left to do; on SIGTERM, containerd's Waits are.
 	answerGrace = 500 * time.Millisecond
@@ -71,6 +83,10 @@ const (
 	// gcPercent makes the serving process collect early. It lives for months and does
 	// little, so memory is dearer than the collector's time.
 	gcPercent = 40
+	// memoryLimit makes the collector work harder before the process is that large, in
+	// bytes: some thirty times what a shim with a busy pod has. It is a soft limit; what
+	// bounds the memory is that every queue and buffer is bounded.
+	memoryLimit = 256 << 20
 
 	// pipeBuf is PIPE_BUF: a write of at most that goes into a FIFO as a whole.
 	pipeBuf = 4096

@@ -25,6 +25,9 @@ import (
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	unix.Umask(runtimeUmask)
 	debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOMEMLIMIT") == "" { // else somebody knows better
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	dir, err := unix.Getwd()
 	if err != nil {
 		return os.NewSyscallError("getcwd", err)
@@ -43,7 +46,7 @@ func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	}
 	log := newLogger(pipe, level).With("pid", os.Getpid(), "namespace", ns.String(), "id", id.String())
 
-	p := &process{log: log, listener: listener, stop: make(chan struct{})}
+	p := &process{log: log, ns: ns, listener: listener, stop: make(chan struct{})}
 	signals := p.watchSignals(pipe)
 	defer signals.stop()
 	p.outbox = outbox.New(outbox.Config{
@@ -94,6 +97,7 @@ func inherited(fd uintptr) (*net.UnixListener, error) {
 // process is the serving process.
 type process struct {
 	log      *slog.Logger
+	ns       bundle.Namespace
 	listener *net.UnixListener
 	outbox   *outbox.Outbox
 
@@ -119,7 +123,7 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 		p.outbox.Close()
 		return errors.Join(fmt.Errorf("task service: %w", err), removeSocket(path, socket))
 	}
-	srv, err := newServer(svc.Task, p.log)
+	srv, err := newServer(svc.Task, p.ns, p.log)
 	if err != nil {
 		return err
 	}

@@ -9,29 +9,38 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/status"
 
+	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/taskapi"
 )
+
+// namespaceHeader is the metadata in which containerd, from 1.6 on, says with every call
+// what namespace it is made in.
+const namespaceHeader = "containerd-namespace-ttrpc"
 
 // server answers the task API on a socket.
 type server struct {
 	log   *slog.Logger
+	ns    bundle.Namespace
 	ttrpc *ttrpc.Server
 	calls atomic.Int64 // running now
 	work  atomic.Int64 // of those, the ones that fork
 	// closing: the service is being closed, so that no call may reach it.
 	closing atomic.Bool
 
-	refusedOnce sync.Once
+	refusedOnce, fullOnce sync.Once
 
 	mu    sync.Mutex
 	conns map[*policed]struct{}
@@ -39,8 +48,8 @@ type server struct {
 	wg    sync.WaitGroup // one per connection
 }
 
-func newServer(svc task.TTRPCTaskService, log *slog.Logger) (*server, error) {
-	s := &server{log: log, conns: map[*policed]struct{}{}}
+func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
+	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("ttrpc: %w", err)
@@ -118,6 +127,11 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 		c.Close()
 		return
 	}
+	if len(s.conns) >= maxConns {
+		s.fullOnce.Do(func() { s.log.Warn("connection refused, there are too many; this is logged once", "limit", maxConns) })
+		c.Close()
+		return
+	}
 	s.conns[c] = struct{}{}
 	s.wg.Go(func() {
 		_ = s.ttrpc.Serve(context.WithValue(ctx, connKey{}, c), &single{conn: c})
@@ -181,16 +195,19 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 		defer conn.awaitSettled(conn.taken.Load())
 	}
 	name := path.Base(info.FullMethod)
+	if err := s.checkNamespace(ctx); err != nil {
+		return nil, answerable(fmt.Errorf("%s: %w", name, err))
+	}
 	leave, err := s.enter(name)
 	if err != nil {
-		return nil, errgrpc.ToGRPC(err)
+		return nil, answerable(err)
 	}
 	defer leave()
 	defer func() {
 		if p := recover(); p != nil {
 			// One container's bug must not take the pod down.
 			s.log.Error("panic in a handler", "method", name, "panic", p, "stack", string(debug.Stack()))
-			resp, err = nil, errgrpc.ToGRPC(fmt.Errorf("%s: panic: %v: %w", name, p, errdefs.ErrInternal))
+			resp, err = nil, answerable(fmt.Errorf("%s: panic: %v: %w", name, p, errdefs.ErrInternal))
 		}
 	}()
 	begun := time.Now()
@@ -201,7 +218,38 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 		return nil
 	})
 	s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
-	return resp, errgrpc.ToGRPC(err)
+	return resp, answerable(err)
+}
+
+// checkNamespace refuses a call that is meant for another namespace's shim. Containers
+// of two namespaces may have one id, and a mixed-up address must not make the one pay
+// for the other. Who says nothing is taken at his word: ids are unique here.
+func (s *server) checkNamespace(ctx context.Context) error {
+	said, ok := ttrpc.GetMetadataValue(ctx, namespaceHeader)
+	if !ok || said == s.ns.String() {
+		return nil
+	}
+	if len(said) > maxQuoted {
+		said = said[:maxQuoted]
+	}
+	return fmt.Errorf("namespace %q is not %q, which this shim serves: %w", said, s.ns, errdefs.ErrFailedPrecondition)
+}
+
+// answerable makes an error the status that a client is sent. A text that is not UTF-8
+// could not be, and the client would wait for ever; a long one would be refused as a
+// message.
+func answerable(err error) error {
+	if err == nil {
+		return nil
+	}
+	grpc := errgrpc.ToGRPC(err)
+	st, ok := status.FromError(grpc)
+	if !ok || utf8.ValidString(st.Message()) && len(st.Message()) <= maxMessage {
+		return grpc
+	}
+	text := st.Message()
+	text = text[:min(len(text), maxMessage)]
+	return status.Error(st.Code(), strings.ToValidUTF8(text, "?"))
 }
 
 // enter counts a call in, or refuses it. Those that end something, and those that

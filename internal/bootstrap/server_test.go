@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/taskapi"
 )
 
@@ -70,13 +71,21 @@ func (s *syncBuffer) String() string {
 
 func serveQuick(t testing.TB) (*quick, *server, string, *syncBuffer) {
 	t.Helper()
+	return serveQuickAt(t, filepath.Join(t.TempDir(), "s"))
+}
+
+func serveQuickAt(t testing.TB, path string) (*quick, *server, string, *syncBuffer) {
+	t.Helper()
 	q := &quick{release: make(chan struct{}), entered: make(chan struct{}, 2*maxWork)}
 	log := &syncBuffer{}
-	s, err := newServer(q, slog.New(slog.NewTextHandler(log, nil)))
+	ns, err := bundle.ParseNamespace("ns")
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "s")
+	s, err := newServer(q, ns, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,230 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/larkshim/lark/internal/taskapi"
+)
+
+func callConnect(ctx context.Context, c *ttrpc.Client) error {
+	return errgrpc.ToNative(c.Call(ctx, taskapi.V2, "Connect", &task.ConnectRequest{}, &task.ConnectResponse{}))
+}
+
+// Row 4: a call that is meant for another namespace is refused; one that does not say
+// is taken.
+func TestRow04NamespaceOfCalls(t *testing.T) {
+	_, _, path, _ := serveQuick(t)
+	c := dialQuick(t, path)
+	in := func(ns string) context.Context {
+		return ttrpc.WithMetadata(t.Context(), ttrpc.MD{namespaceHeader: {ns}})
+	}
+	if err := callConnect(t.Context(), c); err != nil {
+		t.Errorf("no namespace: %v", err)
+	}
+	if err := callConnect(in("ns"), c); err != nil {
+		t.Errorf("the shim's namespace: %v", err)
+	}
+	for _, ns := range []string{"", "other", "ns2", "NS", strings.Repeat("n", 1<<20)} {
+		if err := callConnect(in(ns), c); !errdefs.IsFailedPrecondition(err) || len(err.Error()) > 1<<10 {
+			t.Errorf("namespace %.10q: %.200v, want FailedPrecondition", ns, err)
+		}
+	}
+}
+
+// Row 4: without a namespace, or with parameters that name another, nothing is started
+// and nothing deleted.
+func TestRow04NamespaceOfCommands(t *testing.T) {
+	d := newDaemon(t)
+	c := d.container("c1")
+	params := c.params()
+	for name, x := range map[string]struct {
+		args  []string
+		stdin []byte
+	}{
+		"start without":            {[]string{"-namespace", "", "start"}, params},
+		"start with a bad one":     {[]string{"-namespace", "../ns", "start"}, params},
+		"start, parameters differ": {[]string{"-namespace", "other", "start"}, params},
+		"delete without":           {[]string{"-namespace", "", "delete"}, nil},
+		"serve without":            {[]string{"-namespace", ""}, nil},
+	} {
+		if out, err := c.run(x.stdin, x.args...); err == nil {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	if n := shims(t, d.grpc); n != 0 {
+		t.Errorf("%d shims were started", n)
+	}
+}
+
+// Row 8: a field that a later containerd adds is passed over, a method or a service
+// that it adds is said not to be implemented.
+func TestRow08UnknownFieldsAndMethods(t *testing.T) {
+	_, _, path, _ := serveQuick(t)
+	c := dialQuick(t, path)
+	r := &task.ConnectRequest{ID: "c"}
+	r.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 1023, protowire.BytesType), "future"))
+	if err := c.Call(t.Context(), taskapi.V3, "Connect", r, &task.ConnectResponse{}); err != nil {
+		t.Errorf("an unknown field: %v", err)
+	}
+	for _, x := range [][2]string{{taskapi.V3, "Fly"}, {"containerd.task.v9.Task", "Connect"}} {
+		err := errgrpc.ToNative(c.Call(t.Context(), x[0], x[1], &task.ConnectRequest{}, &emptypb.Empty{}))
+		if !errdefs.IsNotImplemented(err) {
+			t.Errorf("%s/%s: %v, want NotImplemented", x[0], x[1], err)
+		}
+	}
+}
+
+// An error that cannot be sent as it is reaches the client all the same.
+func TestUnsendableErrors(t *testing.T) {
+	_, _, path, _ := serveQuick(t)
+	c := dialQuick(t, path)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, kind := range []string{"not UTF-8", "long"} {
+		err := c.Call(ctx, taskapi.V2, "Pause", &task.PauseRequest{ID: kind}, &emptypb.Empty{})
+		if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) || len(err.Error()) > maxMessage+100 {
+			t.Errorf("%s: %.100v", kind, err)
+		}
+	}
+}
+
+// Pause fails with an error of the kind that its request names.
+func (q *quick) Pause(_ context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
+	text := "a\xffb"
+	if r.ID == "long" {
+		text = strings.Repeat("é", 8<<20)
+	}
+	return nil, fmt.Errorf("%s: %w", text, errdefs.ErrNotFound)
+}
+
+// Row 64: peers that send a part of a message and no more hold up nobody, and closing
+// the server ends them.
+func TestRow64SlowLoris(t *testing.T) {
+	_, s, path, _ := serveQuick(t)
+	whole := callFrame(t, 1)
+	for i := range 100 {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write(whole[:1+i%(len(whole)-1)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
+		t.Errorf("another connection: %v", err)
+	}
+	if !s.idle() {
+		t.Error("half a request counts as one")
+	}
+}
+
+// There is a bound to connections; one that ends makes room.
+func TestConnectionsAreBounded(t *testing.T) {
+	_, s, path, log := serveQuick(t)
+	var conns []net.Conn
+	for range maxConns {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	count := func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.conns)
+	}
+	if !await(func() bool { return count() == maxConns }, 10*time.Second) {
+		t.Fatalf("%d connections", count())
+	}
+	for range 3 {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("one too many: %v", err)
+		}
+		conn.Close()
+	}
+	if n := strings.Count(log.String(), "too many"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log)
+	}
+	conns[0].Close()
+	if !await(func() bool { return count() < maxConns }, 10*time.Second) {
+		t.Fatal("no room after one has ended")
+	}
+	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// Row 65: a peer of another user gets nothing, which is logged once; our own goes on.
+func TestRow65RefusedAndLoggedOnce(t *testing.T) {
+	dir := openDir(t)
+	_, _, path, log := serveQuickAt(t, dir+"/s")
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := os.NewFile(uintptr(fd), "stranger")
+		asStranger(t, func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
+		_, _ = conn.Write(callFrame(t, 1)) // it may be closed by now
+		if n, err := conn.Read(make([]byte, 1)); n > 0 || err == nil {
+			t.Errorf("a stranger was answered: %d bytes, %v", n, err)
+		}
+		conn.Close()
+	}
+	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
+		t.Errorf("our own user: %v", err)
+	}
+	if n := strings.Count(log.String(), "connection refused"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log)
+	}
+}
+
+// Row 49: the collector works harder long before the kernel would have to kill, unless
+// the administrator has said otherwise.
+func TestRow49MemoryLimit(t *testing.T) {
+	for env, want := range map[string]uint32{"": memoryLimit >> 20, "GOMEMLIMIT=100MiB": 100} {
+		d := newDaemon(t)
+		if env != "" {
+			d.env = []string{env}
+		}
+		shim := d.container("c1").serving()
+		var r task.StateResponse
+		if err := shim.Call(t.Context(), taskapi.V2, "State", &task.StateRequest{}, &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.ExitStatus != want {
+			t.Errorf("with %q the limit is %d MiB, want %d", env, r.ExitStatus, want)
+		}
+		shim.shutdown()
+	}
+}
