@@ -212,18 +212,14 @@ func TestRow65RefusedAndLoggedOnce(t *testing.T) {
 // Row 49: the collector works harder long before the kernel would have to kill, unless
 // the administrator has said otherwise.
 func TestRow49MemoryLimit(t *testing.T) {
-	for env, want := range map[string]uint32{"": memoryLimit >> 20, "GOMEMLIMIT=100MiB": 100} {
+	for env, want := range map[string]int{"": memoryLimit >> 20, "GOMEMLIMIT=100MiB": 100} {
 		d := newDaemon(t)
 		if env != "" {
 			d.env = []string{env}
 		}
 		shim := d.container("c1").serving()
-		var r task.StateResponse
-		if err := shim.Call(t.Context(), taskapi.V2, "State", &task.StateRequest{}, &r); err != nil {
-			t.Fatal(err)
-		}
-		if r.ExitStatus != want {
-			t.Errorf("with %q the limit is %d MiB, want %d", env, r.ExitStatus, want)
+		if _, _, limit, _ := shim.measure(); limit != want {
+			t.Errorf("with %q the limit is %d MiB, want %d", env, limit, want)
 		}
 		shim.shutdown()
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,11 +58,6 @@ func newFake(_ context.Context, s Serving) (Service, error) {
 
 func (f *fake) Connect(context.Context, *task.ConnectRequest) (*task.ConnectResponse, error) {
 	return &task.ConnectResponse{ShimPid: uint32(os.Getpid()), Version: f.serving.Bundle}, nil
-}
-
-// State tells the memory limit, in MiB, as the status.
-func (f *fake) State(context.Context, *task.StateRequest) (*task.StateResponse, error) {
-	return &task.StateResponse{ExitStatus: uint32(debug.SetMemoryLimit(-1) >> 20)}, nil
 }
 
 func (f *fake) Wait(ctx context.Context, _ *task.WaitRequest) (*task.WaitResponse, error) {
