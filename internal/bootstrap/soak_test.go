@@ -29,7 +29,7 @@ const (
 	// maxSlope is what a call may leave behind, in bytes of heap: an entry that stays in
 	// the library's table costs some fifty (W14), and what is left of the heap after a
 	// collection varies by some ten kilobytes.
-	maxSlope = 2.0
+	maxSlope = 0.5
 )
 
 func (f *fake) State(context.Context, *task.StateRequest) (*task.StateResponse, error) {
