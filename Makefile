@@ -66,7 +66,7 @@ lint: ## gofmt and go vet, of both modules
 	build/lint.sh
 
 .PHONY: test
-test: lint build cross unit e2e ## everything that must hold: about a quarter of an hour on two cores
+test: lint build cross unit fuzz-short e2e ## everything that must hold: about a quarter of an hour on two cores
 
 .PHONY: unit
 unit: packages ## the main module's tests, with the race detector
@@ -103,6 +103,11 @@ bench: packages others ## the Go benchmarks
 fuzz: ## every fuzz target for FUZZ_SECONDS=30
 	@$(env)
 	build/fuzz.sh $(FUZZ_SECONDS)
+
+.PHONY: fuzz-short
+fuzz-short: # a look at every fuzz target; the seeds are unit tests besides
+	@$(env)
+	build/fuzz.sh 1
 
 .PHONY: conformance
 conformance: build packages ## containerd's own integration tests, Docker and CRI, over lark
