@@ -15,7 +15,7 @@ const topicPrefix = "/tasks/"
 func (c *container) announce(e lifecycle.Effect) {
 	c.service.cfg.Outbox.Append(outbox.Event{
 		Kind: kindOf(e), Topic: topicPrefix + e.Topic.String(), Message: c.message(e),
-		At: now(), Container: c.id, Exec: string(e.Proc),
+		At: c.stamp(e), Container: c.id, Exec: string(e.Proc),
 	})
 }
 

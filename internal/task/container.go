@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
@@ -55,6 +56,10 @@ type process struct {
 	stdio  stdio.Spec
 	// spec is the exec's process spec, until it is started.
 	spec []byte
+
+	// told is when its start, or init's creation, was announced; guarded by
+	// container.mu.
+	told time.Time
 
 	// exited is closed when the exit was announced, or when there will be none.
 	exited chan struct{}
@@ -216,6 +221,7 @@ func (c *container) watch(p *process) {
 		c.log.Error("a child was lost", "process", p.id, "pid", p.child.Pid(), "error", err)
 		exit = children.Exit{Status: unknownStatus, At: now()}
 	}
+	exit.At = c.notBefore(p, exit.At)
 	if p == c.init {
 		c.keepExit(exit)
 	}

@@ -44,6 +44,8 @@ type Service struct {
 	// attachTime is the bound of that name; tests of runtimes that come near it
 	// shorten it.
 	attachTime time.Duration
+	// clock is time.Now; a test makes it jump.
+	clock func() time.Time
 
 	mu sync.Mutex
 	// containers holds every container from before its runtime call to after its
@@ -59,7 +61,7 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 // New makes a service without containers.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), attachTime: attachTime,
+		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), attachTime: attachTime, clock: time.Now,
 		containers: make(map[string]*container),
 	}
 }
