@@ -36,6 +36,7 @@ const (
 type options struct {
 	shim  string // the subject, absolute
 	logs  string // where full output goes
+	spare bool   // logs is a directory of ours, of no use when all went well
 	run   string // regular expression of the tests to run; empty: all
 	parts []string
 }
@@ -84,13 +85,16 @@ func run(ctx context.Context) error {
 			break
 		}
 	}
+	if len(failed) == 0 && o.spare {
+		return os.RemoveAll(o.logs)
+	}
 	return errors.Join(failed...)
 }
 
 func parse() (options, error) {
 	var o options
 	flag.StringVar(&o.shim, "shim", "bin/containerd-shim-lark-v2", "the shim to be tested")
-	flag.StringVar(&o.logs, "logs", "", "directory for the full output of every run (default: below the system's directory for temporary files)")
+	flag.StringVar(&o.logs, "logs", "", "directory for the full output of every run (default: a temporary one, kept only after a failure)")
 	flag.StringVar(&o.run, "run", "", "run only the tests whose names match this regular expression")
 	flag.Parse()
 	o.parts = flag.Args()
@@ -114,6 +118,7 @@ func parse() (options, error) {
 		return o, fmt.Errorf("the shim to be tested: %s is no program", o.shim)
 	}
 	if o.logs == "" {
+		o.spare = true
 		o.logs, err = os.MkdirTemp("", "lark-conformance-")
 	} else if o.logs, err = filepath.Abs(o.logs); err == nil {
 		err = os.MkdirAll(o.logs, 0o755)
