@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -215,6 +216,9 @@ func (c *container) perform(e lifecycle.Effect) {
 // of that kind.
 func (c *container) watch(p *process) {
 	exit, err := p.child.Wait(context.Background())
+	if errors.Is(err, children.ErrClosed) {
+		return // the shim ends and the process lives on: there is no exit to be told
+	}
 	if err != nil {
 		// Nobody but the owner of the children reaps, so that this is a fault of
 		// lark's. The process is gone all the same, and its status is unknown.
