@@ -183,6 +183,18 @@ func (s *Shim) RunDelete(ctx context.Context, b *Bundle) (*taskapi.DeleteRespons
 	return s.cfg.runDelete(ctx, b)
 }
 
+// With is the same Config for another shim's binary.
+func (c Config) With(binary string) Config {
+	c.Binary = binary
+	return c
+}
+
+// RunDelete runs the `delete` helper of this Config's shim for a bundle, whichever shim
+// has served it.
+func (c Config) RunDelete(ctx context.Context, b *Bundle) (*taskapi.DeleteResponse, error) {
+	return c.runDelete(ctx, b)
+}
+
 // ask makes the Shutdown call and waits for the shim to leave. Its failure needs no
 // word: clear kills what is still there.
 func (s *Shim) ask(ctx context.Context) {

@@ -18,6 +18,10 @@ const (
 	// readyWait bounds how long a logger may take to say that it is ready: it
 	// may have to reach a log service first.
 	readyWait = 30 * time.Second
+	// loggerEnd is how long a logger may take to end by itself after the end of the
+	// output, before it is asked to by SIGTERM: one that does not catch that would
+	// lose what it has not read yet. One that stays costs a Delete this much.
+	loggerEnd = time.Second
 	// loggerTerm is how long a logger may take to flush after SIGTERM, before
 	// SIGKILL. Clients count on ten seconds and a little.
 	loggerTerm = 12 * time.Second

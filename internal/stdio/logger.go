@@ -99,22 +99,33 @@ func (l *logger) awaitReady(ctx context.Context, r *os.File, strict bool) error 
 	return systemError("a logger's ready pipe", err)
 }
 
-// stop asks the logger to end, and makes it end. Its pipes must have been closed
-// by us before, so that it can see the end of the output.
+// stop lets the logger end, asks it to, and makes it end. Its pipes must have been
+// closed by us before, so that it can see the end of the output.
 func (l *logger) stop() error {
-	_ = l.process.Signal(unix.SIGTERM) // an error means that it has exited
-	term := time.NewTimer(loggerTerm)
-	defer term.Stop()
-	select {
-	case <-l.exited:
+	if l.ends(loggerEnd) {
 		return nil
-	case <-term.C:
+	}
+	_ = l.process.Signal(unix.SIGTERM) // an error means that it has exited
+	if l.ends(loggerTerm) {
+		return nil
 	}
 	if err := l.process.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return systemError("killing a logger", err)
 	}
 	l.log.Warn("a logger did not end and was killed", "path", l.path, "after", loggerTerm)
 	return nil
+}
+
+// ends reports whether the logger ends within the time.
+func (l *logger) ends(within time.Duration) bool {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-l.exited:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // loggerStartError says which binary it was, and gives the class a client expects.

@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -140,6 +141,34 @@ while :; do sleep 0.01; done`)
 	}
 	if r.content("asked") != "asked\n" {
 		t.Error("not asked")
+	}
+}
+
+// A logger that reads slowly and does not catch SIGTERM loses nothing of what was
+// written before the end.
+func TestSlowLoggerKeepsItsOutput(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		r := newRig(t)
+		logger := r.script("logger", `d=${0%/*}
+exec 5>&-
+sleep 0.3
+cat <&3 >$d/out; echo end >$d/end`)
+		r.open(Spec{Stdout: "binary://" + logger, Terminal: terminal})
+		if terminal {
+			p := r.terminal("echo out")
+			if err := r.Attach(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.wait(p)
+		} else {
+			r.run("echo out")
+		}
+		if err := errors.Join(r.Drain(t.Context()), r.Close()); err != nil {
+			t.Error(err)
+		}
+		if got := strings.TrimSpace(r.content("out")); got != "out" || r.content("end") != "end\n" {
+			t.Errorf("terminal %v: %q, %q", terminal, got, r.content("end"))
+		}
 	}
 }
 

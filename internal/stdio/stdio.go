@@ -297,7 +297,7 @@ func (s *IO) Lost() uint64 {
 }
 
 // Close frees everything, also after New alone, and also while others hold the
-// process's end of its pipes. A logger gets 12 s to end. Idempotent.
+// process's end of its pipes. A logger gets 13 s to end. Idempotent.
 func (s *IO) Close() error {
 	s.mu.Lock()
 	if s.closed {

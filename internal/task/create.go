@@ -117,7 +117,11 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Owner: owner, Log: c.log,
 		Deadlines: deadlines,
 	})
-	return err
+	if err != nil {
+		// The words that go before every failure of a create: clients look for them.
+		return fmt.Errorf("OCI runtime create failed: %w", err)
+	}
+	return nil
 }
 
 // create does the work of Create and undoes it if a step fails. It returns no

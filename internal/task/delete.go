@@ -130,10 +130,7 @@ func (c *container) remove(ctx context.Context) error {
 	return nil
 }
 
-// timestamp is nil for a process that has not exited.
-func timestamp(e lifecycle.Exit) *timestamppb.Timestamp {
-	if e.At.IsZero() {
-		return nil
-	}
-	return timestamppb.New(e.At)
-}
+// timestamp is Go's zero time, in the year 1, for a process that has not exited, as
+// upstream's shim has it: containerd turns a missing timestamp into 1970, which looks
+// like an exit to clients that ask for time.Time's IsZero.
+func timestamp(e lifecycle.Exit) *timestamppb.Timestamp { return timestamppb.New(e.At) }

@@ -43,7 +43,8 @@ func (s *Service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.
 	p.stdio = stdio.Spec{
 		Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal,
 		UID: c.init.stdio.UID, GID: c.init.stdio.GID,
-		ContainerID: c.init.stdio.ContainerID, Namespace: c.init.stdio.Namespace,
+		// A logger of an exec is told the exec's id by this name, in upstream's shim too.
+		ContainerID: execID.String(), Namespace: c.init.stdio.Namespace,
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -59,7 +59,7 @@ func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
 	io, mine := c.init.io.Load(), c.before()
 	child, err := c.runtime.Restore(ctx, c.id, oci.RestoreCall{
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
-		ImagePath: c.checkpoint.image, ParentPath: c.checkpoint.parent, WorkPath: c.options.CriuWorkPath,
+		ImagePath: c.checkpoint.image, ParentPath: c.checkpoint.parent, WorkPath: firstOf(c.options.CriuWorkPath, c.bundle.Work()),
 		NoPivot: c.options.NoPivotRoot,
 	})
 	if err == nil {

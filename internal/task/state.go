@@ -31,10 +31,10 @@ func (s *Service) State(_ context.Context, r *task.StateRequest) (*task.StateRes
 	}
 	id := r.ID
 	if r.ExecID != "" {
-		id = r.ExecID // as upstream's shim has it; ExecID says it once more
+		id = r.ExecID // as upstream's shim has it, which leaves ExecID empty
 	}
 	return &task.StateResponse{
-		ID: id, ExecID: r.ExecID, Bundle: c.bundle.Path(), Pid: uint32(v.Pid), Status: apiStatus[v.Status],
+		ID: id, Bundle: c.bundle.Path(), Pid: uint32(v.Pid), Status: apiStatus[v.Status],
 		Stdin: p.stdio.Stdin, Stdout: p.stdio.Stdout, Stderr: p.stdio.Stderr, Terminal: p.stdio.Terminal,
 		ExitStatus: v.Exit.Status, ExitedAt: timestamp(v.Exit),
 	}, nil
