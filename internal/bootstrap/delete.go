@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // killed is the status of a container of whose end nothing is known: 128 and
@@ -64,10 +65,13 @@ func deleting(ns bundle.Namespace, id bundle.ContainerID, f *flags, out io.Write
 		return err
 	}
 	defer rooms.close()
+	failpoint.Point("delete: begun")
 	exit := cleanUp(ctx, b, rooms, log)
+	failpoint.Point("delete: recorded")
 	if group, err := groupFor(b, id); err == nil {
 		removeDeadSocket(b, ns, group, f.address, log)
 	}
+	failpoint.Point("delete: socket removed")
 	return writeExit(out, exit)
 }
 
@@ -86,10 +90,12 @@ func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Log
 		if err := rooms.deleteContainer(ctx, o); err != nil && !errdefs.IsNotFound(err) {
 			log.Warn("the runtime did not delete the container", "error", err)
 		}
+		failpoint.Point("delete: runtime returned")
 		if err := rooms.killLeft(ctx, o); err != nil && !errdefs.IsNotFound(err) {
 			log.Warn("processes of the container may be left", "error", err)
 		}
 	}
+	failpoint.Point("delete: killed")
 	at := time.Now()
 	if err := rooms.unmount(); err != nil {
 		log.Warn("the root filesystem is still mounted", "error", err)

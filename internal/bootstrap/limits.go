@@ -37,6 +37,11 @@ const (
 	// the container is gone) leave some of that for the rest when the runtime hangs.
 	deleteRuntimeTimeout = 2500 * time.Millisecond
 	stateRuntimeTimeout  = 500 * time.Millisecond
+	// dyingTimeout bounds the wait for runtime calls that die with their shim.
+	dyingTimeout = 500 * time.Millisecond
+	// removePause is the time between two tries to remove a cgroup whose processes were
+	// killed a moment ago.
+	removePause = 5 * time.Millisecond
 	// infoTimeout bounds the runtime's features call.
 	infoTimeout = 5 * time.Second
 
@@ -87,6 +92,14 @@ const (
 	// bytes: some thirty times what a shim with a busy pod has. It is a soft limit; what
 	// bounds the memory is that every queue and buffer is bounded.
 	memoryLimit = 256 << 20
+
+	// restDelay is how long no call may have ended before memory is given back, which
+	// takes about a millisecond of CPU, and as much of the next call. restLong is the
+	// same after less work than restWorth calls: an exec every ten seconds, such as a
+	// probe, is not to pay for that each time.
+	restDelay = 250 * time.Millisecond
+	restLong  = 30 * time.Second
+	restWorth = 128
 
 	// pipeBuf is PIPE_BUF: a write of at most that goes into a FIFO as a whole.
 	pipeBuf = 4096

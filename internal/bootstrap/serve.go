@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/outbox"
 )
 
@@ -24,6 +26,7 @@ import (
 // SIGTERM or SIGINT, in order.
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	unix.Umask(runtimeUmask)
+	runtime.MemProfileRate = 0
 	debug.SetGCPercent(gcPercent)
 	if os.Getenv("GOMEMLIMIT") == "" { // else somebody knows better
 		debug.SetMemoryLimit(memoryLimit)
@@ -123,6 +126,7 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 		p.outbox.Close()
 		return errors.Join(fmt.Errorf("task service: %w", err), removeSocket(path, socket))
 	}
+	failpoint.Point("serve: service made")
 	srv, err := newServer(svc.Task, p.ns, p.log)
 	if err != nil {
 		return err
@@ -143,7 +147,9 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 // start that comes now makes a new shim and does not join this one.
 func (p *process) end(srv *server, svc Service, cancelCalls func(), path string, socket identity) error {
 	var errs []error
+	failpoint.Point("end: begun")
 	errs = append(errs, removeSocket(path, socket))
+	failpoint.Point("end: socket removed")
 	p.listener.Close()
 	if !await(srv.idle, answerGrace) {
 		cancelCalls()
@@ -161,6 +167,7 @@ func (p *process) end(srv *server, svc Service, cancelCalls func(), path string,
 		errs = append(errs, err)
 	}
 	p.outbox.Close()
+	failpoint.Point("end: drained")
 	time.Sleep(time.Until(answered.Add(linger)))
 	srv.close()
 	return errors.Join(errs...)

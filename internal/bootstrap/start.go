@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // groupAnnotations say which containers share a shim, the first that is there.
@@ -100,6 +101,7 @@ func (s *starter) start() (a answer, undo func() error, err error) {
 	if err := s.record(a.Address); err != nil {
 		return answer{}, nil, err
 	}
+	failpoint.Point("start: recorded")
 	nothing := func() error { return nil }
 	for range joinAttempts {
 		socket, err := s.acquire(dir, path)
@@ -107,7 +109,9 @@ func (s *starter) start() (a answer, undo func() error, err error) {
 			return answer{}, nil, err
 		}
 		if socket != nil {
+			failpoint.Point("start: socket bound")
 			undo, err := s.spawn(socket, path)
+			failpoint.Point("start: server running")
 			a.Version = own.version(s.request.dialect)
 			return a, undo, err
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // The files of a bundle that the shim reads or writes.
@@ -208,8 +210,10 @@ func (b *Bundle) write(name string, data []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
+	failpoint.Point("bundle: " + name + " written beside")
 	if err := unix.Renameat(b.fd(), tmp, b.fd(), name); err != nil {
 		return &os.LinkError{Op: "rename", Old: tmp, New: filepath.Join(b.path, name), Err: err}
 	}
+	failpoint.Point("bundle: " + name + " in place")
 	return nil
 }

@@ -20,6 +20,9 @@ type Group struct {
 	// v2 is set on a unified host only. On a hybrid one runtimes use version 1 and not all of them join version 2.
 	v2 place
 	v1 []place
+	// beside is the group's directory in version 2 on a hybrid host, if it has one there:
+	// runc makes it, and one that is killed leaves it.
+	beside place
 }
 
 // place is the group's path in one hierarchy.
@@ -160,6 +163,9 @@ func (g Group) KillDir() string {
 			}
 		}
 	}
+	if g.beside.private {
+		return g.beside.dir
+	}
 	return ""
 }
 
@@ -184,6 +190,9 @@ func (g Group) private() []string {
 		if p.private && !slices.Contains(dirs, p.dir) {
 			dirs = append(dirs, p.dir)
 		}
+	}
+	if g.beside.private {
+		dirs = append(dirs, g.beside.dir)
 	}
 	return dirs
 }

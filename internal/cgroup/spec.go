@@ -133,6 +133,13 @@ func (h *Host) existing(c candidate, own membership) Group {
 			g.v1 = append(g.v1, p)
 		}
 	}
+	if h.v2.dir != "" {
+		base := h.v2.root
+		if c.relative {
+			base = own[""]
+		}
+		g.beside = h.placeAt("", h.v2, path.Join(base, c.path), own[""])
+	}
 	return g
 }
 

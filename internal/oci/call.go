@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // call is one command of the runtime and what it is given.
@@ -67,6 +68,7 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 		return outcome{}, startError(c.op, r.name, err)
 	}
 	out.started()
+	failpoint.Point("runtime: running")
 	if c.io != nil {
 		if err := c.io.CloseAfterStart(); err != nil {
 			r.log.Warn("closing the runtime's side of the stdio", "op", c.op, "error", err)
@@ -77,6 +79,7 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 		out.finish(0)
 		return outcome{}, err
 	}
+	failpoint.Point("runtime: ended")
 	if exit.Status != 0 {
 		_, stderr := out.finish(outputGrace)
 		return outcome{}, r.failure(c, process, exit, logFrom, stderr)

@@ -30,6 +30,11 @@ const (
 	outputGrace = 500 * time.Millisecond
 	// pidFileMax is more than the longest pid file: pid_max is at most 4194304.
 	pidFileMax = 32
+	// maxPid is PID_MAX_LIMIT of 64-bit kernels (proc(5), kernel.pid_max).
+	maxPid = 1 << 22
+	// chunk is how much of a runtime's output is read at once, in bytes: a pipe's
+	// PIPE_BUF, so that a line is rarely cut.
+	chunk = 4096
 )
 
 // Deadlines bounds the calls, one duration for each. Zero means that only the

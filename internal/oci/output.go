@@ -9,9 +9,6 @@ import (
 	"time"
 )
 
-// chunk is how much is read at once: a pipe's PIPE_BUF, so a line is rarely cut.
-const chunk = 4096
-
 // collector reads one pipe into memory. It keeps the end of the stream if tail
 // is set, else its beginning; never more than max bytes.
 type collector struct {

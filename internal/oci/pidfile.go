@@ -11,9 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// maxPid is PID_MAX_LIMIT of 64-bit kernels (proc(5), kernel.pid_max).
-const maxPid = 1 << 22
-
 // parsePid reads a pid file: decimal digits and at most one newline, between 2
 // and maxPid, not our own. Anything else is Internal: the runtime broke its
 // word. That the pid is our child is proved later, by Window.Claim.

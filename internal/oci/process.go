@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // IO is the stdio of a process that a call makes. The runtime is given it as its
@@ -164,7 +165,9 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 		r.killTree(c, done.process)
 		return nil, systemError(c.op, "its process", err)
 	}
+	failpoint.Point("runtime: pid read")
 	child, err := c.window.Claim(pid)
+	failpoint.Point("runtime: process claimed")
 	if err != nil {
 		r.killTree(c, done.process)
 		// The cause, a children.ClaimError, carries the class.

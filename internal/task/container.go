@@ -15,6 +15,7 @@ import (
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
@@ -226,8 +227,10 @@ func (c *container) watch(p *process) {
 		exit = children.Exit{Status: unknownStatus, At: now()}
 	}
 	exit.At = c.notBefore(p, exit.At)
+	failpoint.Point("exit: reaped")
 	if p == c.init {
 		c.keepExit(exit)
+		failpoint.Point("exit: recorded")
 	}
 	if io := p.io.Load(); io != nil && !p.stdio.Terminal {
 		// Row 42: whoever holds the other end open holds nothing of ours any more. The
@@ -288,7 +291,9 @@ func (c *container) killGroup(ctx context.Context) error {
 // lastLook ends the watch for OOM kills.
 func (c *container) lastLook() {
 	oom := c.oom != nil && c.oom.Last()
+	failpoint.Point("exit: looked")
 	c.report(lifecycle.Event{Kind: lifecycle.Looked, OOM: oom})
+	failpoint.Point("exit: announced")
 }
 
 // forget drops the container; c.mu is held. Waiters of what never ran go on.

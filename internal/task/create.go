@@ -14,6 +14,7 @@ import (
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
@@ -46,7 +47,10 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		c.bundle.Close()
 		return nil, err
 	}
-	return &task.CreateTaskResponse{Pid: uint32(c.begin(child))}, nil
+	failpoint.Point("create: attached")
+	pid := c.begin(child)
+	failpoint.Point("create: announced")
+	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
 }
 
 // newContainer checks a request before anything is done about it.
@@ -131,9 +135,11 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, err
 	}
+	failpoint.Point("create: options kept")
 	if _, err := c.service.mounter.Mount(c.bundle.Path(), r.Rootfs); err != nil {
 		return nil, err
 	}
+	failpoint.Point("create: mounted")
 	c.mounted = len(r.Rootfs) > 0
 	defer func() {
 		if err != nil {
@@ -145,6 +151,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 		return nil, err
 	}
 	c.init.setIO(io)
+	failpoint.Point("create: stdio open")
 	if r.Checkpoint != "" {
 		return nil, nil
 	}
@@ -153,6 +160,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
 		NoPivot: c.options.NoPivotRoot, NoNewKeyring: c.options.NoNewKeyring,
 	})
+	failpoint.Point("create: runtime returned")
 	if err == nil {
 		err = c.attach(ctx, io)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -67,6 +68,7 @@ func (d *deletion) wait(ctx context.Context) (*task.DeleteResponse, error) {
 func (c *container) finishDelete(ctx context.Context, p *process, d *deletion) {
 	defer close(d.done)
 	c.drain(ctx, p)
+	failpoint.Point("delete: drained")
 	if p != c.init {
 		c.dropExec(p)
 		return
@@ -76,7 +78,9 @@ func (c *container) finishDelete(ctx context.Context, p *process, d *deletion) {
 		c.report(lifecycle.Event{Kind: lifecycle.DeleteFailed})
 		return
 	}
+	failpoint.Point("delete: unmounted")
 	c.report(lifecycle.Event{Kind: lifecycle.Deleted})
+	failpoint.Point("delete: announced")
 	c.bundle.Close()
 }
 
@@ -115,6 +119,7 @@ func (c *container) drain(ctx context.Context, p *process) {
 // removes the container too.
 func (c *container) remove(ctx context.Context) error {
 	err := c.runtime.Delete(ctx, c.id, false)
+	failpoint.Point("delete: runtime returned")
 	switch {
 	case errdefs.IsNotFound(err):
 		// Who has lost its state has not removed the cgroup either.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
@@ -26,6 +27,7 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.StartAsked, Proc: p.id}); err != nil {
 		return nil, err
 	}
+	failpoint.Point("start: allowed")
 	ctx = context.WithoutCancel(ctx)
 	switch {
 	case p != c.init:
@@ -40,8 +42,10 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 // startInit lets the created init go.
 func (c *container) startInit(ctx context.Context) (*task.StartResponse, error) {
 	err := c.runtime.Start(ctx, c.id)
+	failpoint.Point("start: runtime returned")
 	if err == nil {
 		c.report(lifecycle.Event{Kind: lifecycle.Started})
+		failpoint.Point("start: announced")
 		return &task.StartResponse{Pid: uint32(c.init.child.Pid())}, nil
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -83,6 +87,7 @@ func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
 // init's exit back (W9).
 func (c *container) startExec(ctx context.Context, p *process) (*task.StartResponse, error) {
 	child, err := c.callExec(ctx, p)
+	failpoint.Point("exec: attached")
 	if err == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -121,6 +126,7 @@ func (c *container) callExec(ctx context.Context, p *process) (*children.Child, 
 		return nil, err
 	}
 	p.setIO(io)
+	failpoint.Point("exec: stdio open")
 	child, err := c.runtime.Exec(ctx, c.id, oci.ExecCall{
 		PidFile: c.bundle.PIDPath(p.execID), Namespace: c.pidns, IO: io, Process: p.spec,
 	})
