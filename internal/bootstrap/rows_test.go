@@ -7,11 +7,15 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
@@ -19,6 +23,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/taskapi"
 )
 
@@ -222,5 +227,104 @@ func TestRow49MemoryLimit(t *testing.T) {
 			t.Errorf("with %q the limit is %d MiB, want %d", env, limit, want)
 		}
 		shim.shutdown()
+	}
+}
+
+// Row 64: calls that only wait have a bound too, and those that end something or look
+// have none.
+func TestRow64WaitsAreBounded(t *testing.T) {
+	_, s, _, _ := serveQuick(t)
+	for range maxConcurrent {
+		leave, err := s.enter("Wait")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+	}
+	if _, err := s.enter("Wait"); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("one more: %v, want ResourceExhausted", err)
+	}
+	for _, name := range []string{"Kill", "Delete", "State", "Connect", "Pids", "Shutdown", "CloseIO", "Start"} {
+		leave, err := s.enter(name)
+		if err != nil {
+			t.Errorf("%s meanwhile: %v", name, err)
+			continue
+		}
+		leave()
+	}
+}
+
+// Row 52: containerd goes away in the middle of a call. The call runs to its end, and
+// the containerd that comes back finds what it did.
+func TestRow52CallOutlivesItsConnection(t *testing.T) {
+	q, s, path, _ := serveQuick(t)
+	gone := dialQuick(t, path)
+	done := make(chan error, 1)
+	go func() {
+		done <- gone.Call(context.Background(), taskapi.V2, "Exec", &task.ExecProcessRequest{}, &emptypb.Empty{})
+	}()
+	<-q.entered
+	gone.Close()
+	if err := <-done; err == nil {
+		t.Error("the client that went away was answered")
+	}
+	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
+		t.Errorf("the next connection: %v", err)
+	}
+	if n := s.work.Load(); n != 1 {
+		t.Errorf("%d calls are running, want the one", n)
+	}
+	close(q.release)
+	if !await(func() bool { return s.work.Load() == 0 }, 10*time.Second) {
+		t.Error("the call did not come to its end")
+	}
+}
+
+// Row 61: a pid on disk may be anybody's by now. The delete command repeats it in its
+// answer and signals nobody by it.
+func TestRow61StalePidIsNotSignalled(t *testing.T) {
+	d := newDaemon(t)
+	c := d.container("c1")
+	stranger := exec.Command("sleep", "1000")
+	if err := stranger.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := stranger.Process.Kill(); err != nil {
+			t.Errorf("the stranger was ended: %v", err)
+		}
+		_ = stranger.Wait()
+	}()
+	b, err := bundle.Open(c.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.WriteOptions(&options.Options{BinaryName: runtimeScript(t, "exit 0\n"), Root: filepath.Join(d.dir, "r")}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b.PIDPath(bundle.ExecID{}), strconv.Itoa(stranger.Process.Pid))
+	for range 2 {
+		if r := c.delete("-bundle", c.bundle); r.ExitStatus != 137 || int(r.Pid) != stranger.Process.Pid {
+			t.Errorf("delete answered %v", r)
+		}
+	}
+	if state := procField(t, stranger.Process.Pid, "status", "State:"); strings.HasPrefix(state, "Z") {
+		t.Errorf("the stranger is %s", state)
+	}
+}
+
+// What others have left beside the bundle is read up to a bound, and only if it is a
+// file.
+func TestRecordsOfOthersAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	long, link := filepath.Join(dir, "long"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(long, make([]byte, maxRecord+1), 0o600), os.Symlink(long, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{long, link, dir, filepath.Join(dir, "none")} {
+		if data, err := readSmall(path); err == nil {
+			t.Errorf("%s: %d bytes", path, len(data))
+		}
 	}
 }

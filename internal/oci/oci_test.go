@@ -124,7 +124,7 @@ func TestRow32Hang(t *testing.T) {
 
 // W17: the client's context does not end a call; only of checkpoint and restore
 // it is the bound.
-func TestW17CallOutlivesItsClient(t *testing.T) {
+func TestRow52W17CallOutlivesItsClient(t *testing.T) {
 	b := newBench(t, "ok", Deadlines{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

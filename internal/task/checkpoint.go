@@ -24,8 +24,6 @@ const (
 	// when a dump fails: the names upstream's shim has taught people to look for.
 	criuLog = "dump.log"
 	dumpLog = "criu-dump.log"
-	// maxDumpLog bounds what is kept of it, in bytes.
-	maxDumpLog = 1 << 20
 )
 
 // Checkpoint dumps the container with CRIU; unless it is left running, its init

@@ -24,6 +24,9 @@ const (
 	// and JSON may write a byte as six.
 	maxExecSpec = 12 << 20
 
+	// maxDumpLog bounds what is kept of CRIU's log when a dump fails, in bytes.
+	maxDumpLog = 1 << 20
+
 	// maxSide is the largest width and height of a terminal: struct winsize has
 	// 16 bits for each (ioctl_tty(2)). More is cut to it.
 	maxSide = 1<<16 - 1
