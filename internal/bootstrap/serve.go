@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bundle"
@@ -130,6 +131,10 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 	srv, err := newServer(svc.Task, p.ns, p.log)
 	if err != nil {
 		return err
+	}
+	if after := forsakenTime(os.Getenv(forsakenEnv)); after > 0 {
+		srv.forsaken = newForsaken(after, func() { _, _ = svc.Task.Shutdown(ctx, &task.ShutdownRequest{}) })
+		defer srv.forsaken.stop()
 	}
 	accepting := make(chan error, 1)
 	go func() { accepting <- srv.serve(ctx, p.listener) }()

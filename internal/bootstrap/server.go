@@ -37,6 +37,8 @@ type server struct {
 	ttrpc *ttrpc.Server
 	calls atomic.Int64 // running now
 	work  atomic.Int64 // of those, the ones that fork
+	// forsaken is told of every connection; nil if nobody watches them.
+	forsaken *forsaken
 	// closing: the service is being closed, so that no call may reach it.
 	closing atomic.Bool
 
@@ -133,11 +135,13 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 		return
 	}
 	s.conns[c] = struct{}{}
+	s.forsaken.come()
 	s.wg.Go(func() {
 		_ = s.ttrpc.Serve(context.WithValue(ctx, connKey{}, c), &single{conn: c})
 		c.Close()
 		s.mu.Lock()
 		delete(s.conns, c)
+		s.forsaken.leave()
 		s.mu.Unlock()
 	})
 }
