@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -27,7 +26,6 @@ import (
 // SIGTERM or SIGINT, in order.
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	unix.Umask(runtimeUmask)
-	runtime.MemProfileRate = 0
 	debug.SetGCPercent(gcPercent)
 	if os.Getenv("GOMEMLIMIT") == "" { // else somebody knows better
 		debug.SetMemoryLimit(memoryLimit)

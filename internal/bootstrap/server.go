@@ -35,6 +35,7 @@ type server struct {
 	log   *slog.Logger
 	ns    bundle.Namespace
 	ttrpc *ttrpc.Server
+	idler *idler
 	calls atomic.Int64 // running now
 	work  atomic.Int64 // of those, the ones that fork
 	// forsaken is told of every connection; nil if nobody watches them.
@@ -51,7 +52,7 @@ type server struct {
 }
 
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
-	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
+	s := &server{log: log, ns: ns, idler: newIdler(), conns: map[*policed]struct{}{}}
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("ttrpc: %w", err)
@@ -199,6 +200,7 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 		defer conn.awaitSettled(conn.taken.Load())
 	}
 	name := path.Base(info.FullMethod)
+	defer s.idler.called(name)
 	if err := s.checkNamespace(ctx); err != nil {
 		return nil, answerable(fmt.Errorf("%s: %w", name, err))
 	}

@@ -1,0 +1,118 @@
+package bootstrap
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// gifts counts what an idler gives, in synthetic time.
+func gifts(t *testing.T, body func(r *idler, given *[]time.Duration)) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		r := newIdler()
+		var given []time.Duration
+		r.give = func() { given = append(given, time.Since(r.begun)) }
+		body(r, &given)
+	})
+}
+
+func settleFor(d time.Duration) { time.Sleep(d); synctest.Wait() }
+
+func TestMemoryIsGivenBackOnceAfterMuchWork(t *testing.T) {
+	gifts(t, func(r *idler, given *[]time.Duration) {
+		for range 10 * restWorth {
+			r.called("Exec")
+			settleFor(time.Millisecond)
+		}
+		if len(*given) != 0 {
+			t.Fatalf("given during work: %v", *given)
+		}
+		last := time.Since(r.begun)
+		settleFor(24 * time.Hour)
+		if len(*given) != 1 || (*given)[0]-last > restDelay+time.Millisecond {
+			t.Fatalf("work ended at %v, given at %v", last, *given)
+		}
+	})
+}
+
+func TestMemoryIsGivenBackSoonAfterCreate(t *testing.T) {
+	gifts(t, func(r *idler, given *[]time.Duration) {
+		r.called("Create")
+		settleFor(restDelay)
+		if len(*given) != 1 {
+			t.Fatalf("given at %v", *given)
+		}
+	})
+}
+
+// A probe every ten seconds does not cost a collection each, and a burst behind one does
+// not wait for the long time.
+func TestLittleWorkWaitsLonger(t *testing.T) {
+	gifts(t, func(r *idler, given *[]time.Duration) {
+		for range 20 {
+			r.called("Exec")
+			settleFor(10 * time.Second)
+		}
+		if len(*given) != 0 {
+			t.Fatalf("given between probes: %v", *given)
+		}
+		for range restWorth {
+			r.called("Exec")
+		}
+		settleFor(restDelay)
+		if len(*given) != 1 {
+			t.Fatalf("not given after a burst: %v", *given)
+		}
+		r.called("State")
+		settleFor(24 * time.Hour)
+		if len(*given) != 2 || (*given)[1]-(*given)[0] > 2*restLong {
+			t.Fatalf("given at %v", *given)
+		}
+	})
+}
+
+func TestParseMaps(t *testing.T) {
+	const maps = `00400000-00729000 r-xp 00000000 fe:00 123                                /opt/my shim
+00729000-00ad6000 r--p 00329000 fe:00 123                                /opt/my shim
+00ad6000-00b0e000 rw-p 006d6000 fe:00 123                                /opt/my shim
+00b0e000-02b4d000 rw-p 00000000 00:00 0 
+c000000000-c000400000 rw-p 00000000 00:00 0 
+7f00-zz r-xp 00000000 fe:00 123                                /opt/my shim
+7f1c78a4b000-7f1c78a4d000 r-xp 00000000 00:00 0                          [vdso]
+`
+	want := []mapping{{0x400000, 0x729000}, {0x729000, 0xad6000}}
+	if got := parseMaps([]byte(maps), "/opt/my shim"); !slices.Equal(got, want) {
+		t.Fatalf("got %x, want %x", got, want)
+	}
+}
+
+// What is given back is not missed: this program goes on, with less memory than before.
+func TestGiveBack(t *testing.T) {
+	maps := textOf("/proc/self/maps")
+	if len(maps) < 2 {
+		t.Fatalf("the text of this program was not found: %v", maps)
+	}
+	before := residentPages(t)
+	new(giver).give()
+	if after := residentPages(t); after >= before {
+		t.Errorf("%d pages resident before, %d after", before, after)
+	}
+}
+
+// residentPages is the second number of proc_pid_statm(5).
+func residentPages(t *testing.T) (pages int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size int
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages
+}
