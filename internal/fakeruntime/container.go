@@ -142,6 +142,14 @@ func (r *record) status() string {
 	return "created"
 }
 
+// seen is the status as this runtime sees it.
+func (c *call) seen(r *record) string {
+	if c.profile.StaysPaused && r.Paused {
+		return "paused"
+	}
+	return r.status()
+}
+
 func (c *call) start() error {
 	r, err := c.open()
 	if err != nil {
@@ -179,11 +187,11 @@ func (c *call) state() error {
 		return err
 	}
 	pid := r.Init.Pid
-	if r.status() == "stopped" {
+	if c.seen(r) == "stopped" {
 		pid = 0
 	}
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"ociVersion": "1.0.2", "id": c.id, "pid": pid, "status": r.status(), "bundle": r.Bundle, "rootfs": "/",
+		"ociVersion": "1.0.2", "id": c.id, "pid": pid, "status": c.seen(r), "bundle": r.Bundle, "rootfs": "/",
 	})
 }
 
@@ -246,7 +254,7 @@ func (c *call) delete() error {
 		}
 		return err
 	}
-	if s := r.status(); s == "running" || s == "paused" {
+	if s := c.seen(r); s == "running" || s == "paused" {
 		if !force {
 			return failf("cannot delete container %s that is not stopped: %s", c.id, s)
 		}
@@ -277,7 +285,7 @@ func (c *call) pause() error {
 
 func (c *call) resume() error {
 	return c.change(func(r *record) error {
-		if s := r.status(); s != "paused" {
+		if s := c.seen(r); s != "paused" {
 			return failf("container not paused: %s", s)
 		}
 		r.Paused = false

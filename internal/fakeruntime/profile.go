@@ -50,6 +50,9 @@ type Profile struct {
 	// Cgroup makes the runtime put a container into linux.cgroupsPath, in memory, pids, devices and freezer of version 1
 	// or in version 2, and remove that at delete. It needs root. Otherwise containers stay in the caller's cgroups.
 	Cgroup bool
+	// StaysPaused makes a container that was paused when its init died go on being called paused, as runc does with cgroup
+	// version 2: it looks at the freezer first. It cannot be deleted without force until it was resumed.
+	StaysPaused bool
 }
 
 // On is a profile with steps at one point. More can be added with And.

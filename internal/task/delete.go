@@ -118,7 +118,7 @@ func (c *container) drain(ctx context.Context, p *process) {
 // host. One that the runtime does not know any more counts as removed: a checkpoint
 // removes the container too.
 func (c *container) remove(ctx context.Context) error {
-	err := c.runtime.Delete(ctx, c.id, false)
+	err := c.deleteFromRuntime(ctx)
 	failpoint.Point("delete: runtime returned")
 	switch {
 	case errdefs.IsNotFound(err):
@@ -129,10 +129,31 @@ func (c *container) remove(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("failed to delete task: %w", err)
 	}
-	if err := c.unmount(); err != nil {
+	if err := spare.during(c.unmount); err != nil {
 		return fmt.Errorf("failed rootfs umount: %w", err)
 	}
 	return nil
+}
+
+// statusPaused is the runtimes' word for a frozen container.
+const statusPaused = "paused"
+
+// deleteFromRuntime has the runtime forget a container whose init is dead. With cgroup
+// v2 a frozen init dies of SIGKILL, and runc, which looks at the freezer first, goes on
+// to call the container paused and refuses: what is dead is thawed then.
+func (c *container) deleteFromRuntime(ctx context.Context) error {
+	spare := c.service.reserve
+	err := spare.during(func() error { return c.runtime.Delete(ctx, c.id, false) })
+	if err == nil || errdefs.IsNotFound(err) {
+		return err
+	}
+	if state, stateErr := c.runtime.State(ctx, c.id); stateErr != nil || state.Status != statusPaused {
+		return err
+	}
+	if thawErr := c.runtime.Resume(ctx, c.id); thawErr != nil {
+		return errors.Join(err, thawErr)
+	}
+	return c.runtime.Delete(ctx, c.id, false)
 }
 
 // timestamp is Go's zero time, in the year 1, for a process that has not exited, as
