@@ -32,6 +32,7 @@ func FuzzParseStat(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte("1 ()) R 1"))
+	f.Add([]byte(")\x00 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0")) // a state that is none
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if st, err := parseStat(text); err == nil && st.state == 0 {
 			t.Errorf("%q: %+v", text, st)

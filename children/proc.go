@@ -47,7 +47,9 @@ func parseStat(text []byte) (stat, error) {
 		var err error
 		switch i {
 		case 0:
-			s.state = field[0]
+			if s.state = field[0]; s.state < 'A' || s.state > 'z' {
+				err = errMalformed
+			}
 		case parentField:
 			s.parent, err = strconv.Atoi(string(field))
 		case startField:

@@ -42,6 +42,7 @@ func FuzzMountTable(f *testing.F) {
 	f.Add("1 2 3:4 /a\\040b /m\\134x rw - cgroup c rw,pids\n", "4:pids:/a b/c\n")
 	f.Add("1 2 3:4 / / rw - cgroup2 c rw\n", "0::/../x\n")
 	f.Add(" - ", "::\n1:2:3")
+	f.Add("1 2 3:4 / . rw - cgroup2 c rw\n", "0::/0\n")
 	f.Fuzz(func(t *testing.T, table, self string) {
 		if len(table)+len(self) > 1<<16 || strings.ContainsRune(table+self, 0) {
 			return

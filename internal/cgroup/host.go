@@ -79,6 +79,9 @@ func (h *Host) addMount(line string) {
 		return
 	}
 	m := mount{dir: unescape(f[4]), root: unescape(f[3])}
+	if !path.IsAbs(m.dir) {
+		return // no kernel writes that
+	}
 	switch super[0] {
 	case "cgroup2":
 		// Beside the real one there may be others, mounted by container tools for themselves: the shortest path is the
