@@ -24,7 +24,7 @@ const (
 	// connection ends the wait at once, so that a restarted containerd never has
 	// to be waited for; a long wait only avoids sending an event twice to one
 	// that is stopped or swapping.
-	firstAttempt   = 5 * time.Second
+	firstAttempt   = 2 * time.Minute
 	longestAttempt = 10 * time.Minute
 
 	// dialTimeout bounds connect(2), which blocks while containerd's backlog is

@@ -225,6 +225,11 @@ func TestRow54TransportToADeafServer(t *testing.T) {
 	defer l.Close()
 	tr := Dial(path)
 	defer tr.Close()
+	// Connect first: a deadline that comes before the connection says nothing of the
+	// other end.
+	if err := tr.(*ttrpcTransport).connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	big := &events.ForwardRequest{Envelope: (&Outbox{}).request(&payload{topic: string(make([]byte, 3<<20))}).Envelope}

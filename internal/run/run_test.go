@@ -60,8 +60,15 @@ func quarantine(t *testing.T) {
 	t.Setenv("TMPDIR", dir)
 	t.Cleanup(func() {
 		entries, err := os.ReadDir(dir)
-		if err != nil || len(entries) > 0 {
-			t.Errorf("left behind: %v, %v", entries, err)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, e := range entries {
+			// containerd's shim hands an exec's spec over in a file, which stays if the
+			// shim is killed.
+			if !strings.HasSuffix(t.Name(), "/runc") || !strings.HasPrefix(e.Name(), "runc-process") {
+				t.Errorf("%s was left behind", e.Name())
+			}
 		}
 		cwds, _ := filepath.Glob("/proc/[0-9]*/cwd")
 		for _, c := range cwds {

@@ -194,13 +194,21 @@ func TestW10ExecThatCannotStart(t *testing.T) {
 func TestW1LeftBehindInTheHostsPidNamespace(t *testing.T) {
 	s := newShim(t)
 	b := s.container(hostPID, "sh", "-c", "sleep 1000 & sleep 1000 & exit 3")
-	b.create()
+	pid := b.create()
 	b.start("")
 	if status := b.wait(""); status != 3 {
 		t.Errorf("status %d, want 3", status)
 	}
-	if p, err := b.Pids(t.Context(), &task.PidsRequest{ID: b.id}); err != nil || len(p.Processes) != 0 {
+	// Invariant 27: of a stopped task the list is its init, and nobody else is left.
+	if p, err := b.Pids(t.Context(), &task.PidsRequest{ID: b.id}); err != nil || len(p.Processes) != 1 || p.Processes[0].Pid != pid {
 		t.Errorf("processes after init's exit: %v, %v", p, err)
+	}
+	c, err := s.Service.find(b.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := c.cgroup().Pids(); err != nil || len(left) > 0 {
+		t.Errorf("left in the cgroup: %v, %v", left, err)
 	}
 	b.mustDelete("")
 }

@@ -61,6 +61,10 @@ func (s *Service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResp
 
 // Pids lists the processes of the container, those that were exec'ed with their
 // exec ids. It reads the cgroup and so waits for no runtime.
+//
+// A container that is stopped and not deleted has its dead init for a list: to
+// containerd 1.7 and 2.x, which ask when they start, an empty one means that the
+// task is a leftover, and they throw it away with its exit status (invariant 27).
 func (s *Service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
 	c, _, v, err := s.locate(r.ID, "")
 	if err != nil {
@@ -71,6 +75,9 @@ func (s *Service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 		if pids, err = group.Pids(); err != nil && !errdefs.IsNotFound(err) {
 			return nil, fmt.Errorf("processes of container %q: %w", c.id, err)
 		}
+	}
+	if v.Status == lifecycle.StatusStopped && v.Pid != 0 {
+		pids = []int{v.Pid}
 	}
 	execs := c.execPids()
 	answer := &task.PidsResponse{Processes: make([]*apitypes.ProcessInfo, 0, len(pids))}
