@@ -26,7 +26,7 @@ import (
 	"github.com/larkshim/lark/internal/taskapi"
 )
 
-// namespaceHeader is the metadata in which containerd, from 1.6 on, says with every call
+// namespaceHeader is the metadata in which containerd, from 1.7 on, says with every call
 // what namespace it is made in.
 const namespaceHeader = "containerd-namespace-ttrpc"
 

@@ -341,7 +341,7 @@ func TestWriteIsPrivateWhateverTheUmask(t *testing.T) {
 }
 
 // With no space left a write fails, says so, and leaves what was there (row 46).
-func TestWriteWithNoSpace(t *testing.T) {
+func TestRow46WriteWithNoSpace(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4096,nr_inodes=10"); err != nil {
 		t.Fatalf("a tmpfs to fill: %v", err)
