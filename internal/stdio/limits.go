@@ -29,6 +29,9 @@ const (
 	// bufferSize is what is read at once where bytes go through our memory. Half
 	// a pipe: the writer can fill one half while we write the other.
 	bufferSize = 32 << 10
+	// hangupReads is how often in a row a terminal has to say that it was hung up.
+	// Each question waits for one more run of the kernel's worker; two would do.
+	hangupReads = 4
 	// spliceSize is how much is asked of one splice(2): all that a pipe of the
 	// default size holds, or one that a client has enlarged.
 	spliceSize = 1 << 20

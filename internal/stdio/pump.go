@@ -179,7 +179,7 @@ func (p *pump) copy() (int, error) {
 	)
 	err := p.raw.Read(func(fd uintptr) bool {
 		buf = p.buffers.get()
-		n, rerr = p.k.read(int(fd), *buf)
+		n, rerr = p.read(int(fd), *buf)
 		if rerr == unix.EAGAIN {
 			p.buffers.put(buf)
 			buf = nil
@@ -202,6 +202,20 @@ func (p *pump) copy() (int, error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// read reads once, and again after an EIO. The master of a terminal whose last slave
+// was closed says EIO as soon as its buffer is empty; but up to 8 KiB may still be on
+// their way into it, if the kernel's worker found it full, marked it so just after we
+// had emptied it, and had to queue itself anew: a read waits for the worker's run that
+// it finds, not for the next (n_tty_read and flush_to_ldisc in drivers/tty).
+func (p *pump) read(fd int, buf []byte) (n int, err error) {
+	for range hangupReads {
+		if n, err = p.k.read(fd, buf); err != unix.EIO {
+			break
+		}
+	}
+	return n, err
 }
 
 // errNoSplice: splice does not work here, or dst refuses.
