@@ -337,3 +337,37 @@ func TestRow59OrderlyEndOfTheBinary(t *testing.T) {
 		})
 	}
 }
+
+// A logging binary, which a client has named, is given its three pipes and nothing of
+// the shim's, neither descriptors nor environment.
+func TestLoggerIsGivenNoOtherDescriptor(t *testing.T) {
+	s := newStage(t)
+	dir := t.TempDir()
+	script, seen := filepath.Join(dir, "logger"), filepath.Join(dir, "seen")
+	// The list is of ls itself, whose own descriptor of the directory is one more.
+	text := "#!/bin/sh\n/bin/ls -l /proc/self/fd >" + seen + "\n/usr/bin/env >>" + seen + "\nexec 5>&-\n/bin/cat <&3 >/dev/null\n"
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.run(func(r *task.CreateTaskRequest) { r.Stdout, r.Stderr = "binary://"+script, "binary://"+script })
+	s.finish()
+	data, err := os.ReadFile(seen)
+	s.must("what the logger saw", err)
+	pipes := 0
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		_, link, isLink := strings.Cut(line, " -> ")
+		name, _, isVariable := strings.Cut(line, "=")
+		switch {
+		case isLink && strings.HasPrefix(link, "pipe:"):
+			pipes++
+		case isLink && link != "/dev/null" && link != seen && !strings.HasSuffix(link, "/fd"):
+			t.Errorf("the logger has %s", line)
+		case !isLink && isVariable && !slices.Contains([]string{"CONTAINER_ID", "CONTAINER_NAMESPACE", "PWD", "_", "SHLVL", "OLDPWD"}, name):
+			t.Errorf("the logger's environment has %s", line)
+		}
+	}
+	if pipes != 3 {
+		t.Errorf("the logger has %d pipes, want 3:\n%s", pipes, data)
+	}
+}
