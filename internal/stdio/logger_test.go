@@ -2,6 +2,7 @@ package stdio
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -148,27 +149,31 @@ while :; do sleep 0.01; done`)
 // written before the end.
 func TestSlowLoggerKeepsItsOutput(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
-		r := newRig(t)
-		logger := r.script("logger", `d=${0%/*}
+		t.Run(fmt.Sprintf("terminal=%v", terminal), func(t *testing.T) { slowLogger(t, terminal) }) // an owner each
+	}
+}
+
+func slowLogger(t *testing.T, terminal bool) {
+	r := newRig(t)
+	logger := r.script("logger", `d=${0%/*}
 exec 5>&-
 sleep 0.3
 cat <&3 >$d/out; echo end >$d/end`)
-		r.open(Spec{Stdout: "binary://" + logger, Terminal: terminal})
-		if terminal {
-			p := r.terminal("echo out")
-			if err := r.Attach(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			r.wait(p)
-		} else {
-			r.run("echo out")
+	r.open(Spec{Stdout: "binary://" + logger, Terminal: terminal})
+	if terminal {
+		p := r.terminal("echo out")
+		if err := r.Attach(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		if err := errors.Join(r.Drain(t.Context()), r.Close()); err != nil {
-			t.Error(err)
-		}
-		if got := strings.TrimSpace(r.content("out")); got != "out" || r.content("end") != "end\n" {
-			t.Errorf("terminal %v: %q, %q", terminal, got, r.content("end"))
-		}
+		r.wait(p)
+	} else {
+		r.run("echo out")
+	}
+	if err := errors.Join(r.Drain(t.Context()), r.Close()); err != nil {
+		t.Error(err)
+	}
+	if got := strings.TrimSpace(r.content("out")); got != "out" || r.content("end") != "end\n" {
+		t.Errorf("terminal %v: %q, %q", terminal, got, r.content("end"))
 	}
 }
 
