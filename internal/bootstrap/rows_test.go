@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/larkshim/lark/internal/bundle"
@@ -327,4 +329,74 @@ func TestRecordsOfOthersAreBounded(t *testing.T) {
 			t.Errorf("%s: %d bytes", path, len(data))
 		}
 	}
+}
+
+// Row 64: a hundred thousand starts on one connection, none of which waits for another.
+// As many run as may, all others are answered, and the memory that they took is given
+// back.
+func TestRow64FloodOfStarts(t *testing.T) {
+	const flood = 100_000
+	q, s, path, _ := serveQuick(t)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	payload, err := proto.Marshal(&ttrpc.Request{Service: taskapi.V3, Method: "Exec"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := heap()
+	sent := make(chan error, 1)
+	go func() {
+		for i := range uint32(flood) {
+			if _, err := conn.Write(frame(uint32(len(payload)), 2*i+1, typeRequest, payload)); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	var c frameCounter
+	var answers uint64
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	count := func(want uint64) {
+		t.Helper()
+		buf := make([]byte, 64<<10)
+		for answers < want {
+			n, err := conn.Read(buf)
+			if answers += c.count(buf[:n]); err != nil {
+				t.Fatalf("%d answers of %d: %v", answers, want, err)
+			}
+		}
+	}
+	count(flood - maxWork)
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
+		t.Errorf("another connection meanwhile: %v", err)
+	}
+	if n := s.work.Load(); n != maxWork {
+		t.Errorf("%d calls run, want %d", n, maxWork)
+	}
+	close(q.release)
+	count(flood)
+	if answers != flood {
+		t.Errorf("%d answers to %d calls", answers, flood)
+	}
+	if grown := int64(heap()) - int64(before); grown > 8<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
+// heap is how many bytes of it are in use.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
