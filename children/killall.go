@@ -159,7 +159,7 @@ func (o *Owner) killBatch(cgroup string, pids []int) error {
 func (o *Owner) cgroupProcs(cgroup string) ([]int, error) {
 	var pids []int
 	err := o.walkCgroup(cgroup, func(dir string) error {
-		text, err := readAll(o.sys, dir+"/cgroup.procs")
+		text, err := readAll(o.sys, dir+"/cgroup.procs", nil)
 		if err != nil {
 			// ENODEV: removed while it was open. EOPNOTSUPP: a cgroup of threads, whose processes are listed above it.
 			if gone(err) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -206,7 +206,7 @@ func (o *Owner) thawV2(cgroup string) error {
 // thawV1 thaws the cgroup of the same path in the freezer's hierarchy, and all below it. On v1 nothing reaches a frozen
 // process, SIGKILL included, until it is thawed (freezer-subsystem.rst).
 func (o *Owner) thawV1(cgroup string) error {
-	text, err := readAll(o.sys, "/proc/self/mountinfo")
+	text, err := readAll(o.sys, "/proc/self/mountinfo", nil)
 	if err != nil {
 		return err
 	}

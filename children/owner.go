@@ -98,7 +98,7 @@ func (o *Owner) probe() error {
 	if err := o.probePidfd(); err != nil {
 		return fmt.Errorf("needs Linux 5.4 or newer, this is %s: %w: %w", release(), errdefs.ErrNotImplemented, err)
 	}
-	if _, err := readAll(o.sys, "/proc/self/task/"+strconv.Itoa(o.self)+"/children"); err != nil {
+	if _, err := readAll(o.sys, "/proc/self/task/"+strconv.Itoa(o.self)+"/children", nil); err != nil {
 		return fmt.Errorf("needs a kernel with CONFIG_PROC_CHILDREN: %w: %w", errdefs.ErrNotImplemented, err)
 	}
 	// os makes its own test of pidfds at their first use, and forks for it. Let that be over before there is a sweep.

@@ -121,9 +121,13 @@ func parsePids(text []byte, into []int) ([]int, error) {
 
 // readAll reads a whole file of /proc or of a cgroup in one read as far as that can be: what such a file says between
 // two reads need not fit together.
-func readAll(sys system, path string) ([]byte, error) {
-	for size := listSize; ; size *= 2 {
-		buf := make([]byte, size)
+//
+// The text lies in buf if that is large enough.
+func readAll(sys system, path string, buf []byte) ([]byte, error) {
+	for size := max(listSize, len(buf)); ; size *= 2 {
+		if len(buf) < size {
+			buf = make([]byte, size)
+		}
 		var n int
 		err := retry(func() (err error) {
 			n, err = sys.readFile(path, buf)
@@ -156,8 +160,9 @@ func childrenOf(sys system, process string) ([]int, error) {
 		return nil, err
 	}
 	var pids []int
+	buf := make([]byte, listSize)
 	for _, thread := range threads {
-		text, err := readAll(sys, dir+"/"+thread+"/children")
+		text, err := readAll(sys, dir+"/"+thread+"/children", buf)
 		if gone(err) {
 			continue // the thread has ended; its children have gone to another one
 		}

@@ -3,6 +3,7 @@ package children
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 
@@ -80,13 +81,29 @@ func (o *Owner) adopt(cmd *exec.Cmd, fd int, ticks uint64) *Process {
 // collect reaps through os/exec. The caller holds Owner.mu and knows that the process is a zombie.
 func (p *Process) collect() {
 	state, _ := p.cmd.Process.Wait()
-	go func() {
+	finish := func() {
 		// It finds nothing more to wait for, and says so; but it ends the copying of output, within WaitDelay, and
 		// closes what must be closed.
 		_ = p.cmd.Wait()
 		p.cmd.ProcessState = state
 		close(p.finished)
-	}()
+	}
+	if p.copies() {
+		go finish()
+	} else {
+		finish()
+	}
+}
+
+// copies says whether os/exec copies something of the process, for which it may have to wait. What a process is given as
+// a file, or not at all, is not copied.
+func (p *Process) copies() bool {
+	for _, stream := range []any{p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr} {
+		if _, file := stream.(*os.File); stream != nil && !file {
+			return true
+		}
+	}
+	return false
 }
 
 // Pid is the process's number. It is nobody else's until Wait has returned.

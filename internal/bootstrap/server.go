@@ -223,7 +223,9 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 		}
 		return nil
 	})
-	s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
+	if s.log.Enabled(ctx, slog.LevelDebug) { // else its arguments would be made for nobody
+		s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
+	}
 	return resp, answerable(err)
 }
 
