@@ -27,6 +27,7 @@ import (
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	unix.Umask(runtimeUmask)
 	debug.SetGCPercent(gcPercent)
+	makeThreads(threads)
 	if os.Getenv("GOMEMLIMIT") == "" { // else somebody knows better
 		debug.SetMemoryLimit(memoryLimit)
 	}

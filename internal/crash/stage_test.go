@@ -21,7 +21,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/larkshim/lark/internal/failpoint"
-	"github.com/larkshim/lark/internal/fakeruntime"
+	// The shim is built by these tests. What it is made of is imported, so that a change
+	// of that makes `go test` forget an earlier result.
+	_ "github.com/larkshim/lark/internal/bootstrap"
+	_ "github.com/larkshim/lark/internal/task"
+
 	"github.com/larkshim/lark/internal/shimclient"
 	"github.com/larkshim/lark/internal/spec"
 )
@@ -38,7 +42,6 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	fakeruntime.Main()
 	os.Exit(run(m))
 }
 
@@ -87,7 +90,13 @@ var serial int
 
 func newStage(t *testing.T, binary, runtime string, change func(*specs.Spec)) *stage {
 	t.Helper()
-	home, err := shimclient.NewHome(built.dir)
+	return newStageAt(t, built.dir, binary, runtime, change)
+}
+
+// newStageAt is newStage below a directory of the caller's choice.
+func newStageAt(t *testing.T, dir, binary, runtime string, change func(*specs.Spec)) *stage {
+	t.Helper()
+	home, err := shimclient.NewHome(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -244,7 +244,9 @@ func (c *container) watch(p *process) {
 // keepExit leaves init's exit in the bundle for the delete command, before it is
 // announced. A full disk costs that record and nothing else.
 func (c *container) keepExit(exit children.Exit) {
-	err := c.bundle.WriteInitExit(bundle.InitExit{PID: c.init.child.Pid(), Status: exit.Status, At: exit.At})
+	err := c.service.reserve.during(func() error {
+		return c.bundle.WriteInitExit(bundle.InitExit{PID: c.init.child.Pid(), Status: exit.Status, At: exit.At})
+	})
 	if err != nil {
 		c.log.Warn("the exit status was not kept in the bundle", "error", err)
 	}
@@ -273,7 +275,7 @@ func (c *container) killInit() {
 func (c *container) killAll() {
 	ctx, cancel := context.WithTimeout(context.Background(), killAllTime)
 	defer cancel()
-	if err := c.killGroup(ctx); err != nil {
+	if err := c.service.reserve.during(func() error { return c.killGroup(ctx) }); err != nil {
 		c.log.Error("processes of a container whose init is dead cannot be killed", "error", err)
 	}
 	c.report(lifecycle.Event{Kind: lifecycle.KillAllDone})

@@ -129,7 +129,7 @@ func (c *container) remove(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("failed to delete task: %w", err)
 	}
-	if err := c.unmount(); err != nil {
+	if err := c.service.reserve.during(c.unmount); err != nil {
 		return fmt.Errorf("failed rootfs umount: %w", err)
 	}
 	return nil
@@ -142,7 +142,7 @@ const statusPaused = "paused"
 // v2 a frozen init dies of SIGKILL, and runc, which looks at the freezer first, goes on
 // to call the container paused and refuses: what is dead is thawed then.
 func (c *container) deleteFromRuntime(ctx context.Context) error {
-	err := c.runtime.Delete(ctx, c.id, false)
+	err := c.service.reserve.during(func() error { return c.runtime.Delete(ctx, c.id, false) })
 	if err == nil || errdefs.IsNotFound(err) {
 		return err
 	}

@@ -65,11 +65,11 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 	if all && sig == sigkill && c.pidns.Shared() && c.cgroup().KillDir() != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
 		defer cancel()
-		if err := c.killGroup(kill); err == nil {
+		if err := c.service.reserve.during(func() error { return c.killGroup(kill) }); err == nil {
 			return nil
 		}
 	}
-	err := c.runtime.Kill(ctx, c.id, sig, all)
+	err := c.service.reserve.during(func() error { return c.runtime.Kill(ctx, c.id, sig, all) })
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("process already finished: %w: %w", err, errdefs.ErrNotFound)
 	}

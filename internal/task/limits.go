@@ -19,6 +19,11 @@ const (
 	// the answer to the client stops waiting.
 	reapTime = 10 * time.Second
 
+	// reserved is how many descriptors are kept for the end of containers. A runtime
+	// call needs about ten at once: the pidfd, two pipes, the runtime's outputs, what
+	// os/exec uses to be told of a failed exec; and the state probe after it no more.
+	reserved = 16
+
 	// maxExecSpec bounds the process spec of an exec, in bytes. The kernel takes at
 	// most 2 MiB of arguments and environment for the usual stack limit (execve(2)),
 	// and JSON may write a byte as six.

@@ -41,6 +41,7 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	mounter *rootfs.Mounter
+	reserve *reserve
 	// attachTime is the bound of that name; tests of runtimes that come near it
 	// shorten it.
 	attachTime time.Duration
@@ -61,7 +62,7 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 // New makes a service without containers.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), attachTime: attachTime, clock: time.Now,
+		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
 		containers: make(map[string]*container),
 	}
 }
