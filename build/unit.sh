@@ -14,7 +14,11 @@ if ! command -v gcc >/dev/null; then
 	race=
 fi
 mapfile -t packages < <(go list ./... | grep -vxF -e "$(printf '%s\n' "${@:-none}")")
-CGO_ENABLED=${race:+1} go test ${race:+$race} -timeout "$timeout" "${packages[@]}"
+# One package after the other: several look at the machine's processes, and two at a
+# time only wait for one another on two cores.
+CGO_ENABLED=${race:+1} go test ${race:+$race} -p 1 -timeout "$timeout" "${packages[@]}"
+# The figures of the search, which a passing test does not show.
+go test -count=1 -v -run '^(TestSearch|TestMutations)$' ./lifecycle | grep -E '^(lifecycle:|---|ok|PASS|FAIL)'
 if [ $# -gt 0 ]; then
 	say "without the race detector, which cannot run them: $*"
 	go test -timeout "$timeout" "$@"
