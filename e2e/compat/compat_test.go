@@ -73,12 +73,16 @@ type scenario struct {
 	play    func(*act, *fakeruntime.Control)
 }
 
+func allScenarios() []scenario {
+	return slices.Concat(lifeScenarios, refusalScenarios, stdioScenarios, runtimeScenarios, hostScenarios)
+}
+
 // TestSameAsUpstream plays every scenario to containerd's shim and to lark, and
 // compares everything that was seen.
 func TestSameAsUpstream(t *testing.T) {
 	upstream, lark := shims(t)
 	used := map[string]bool{}
-	for _, s := range slices.Concat(lifeScenarios, refusalScenarios, stdioScenarios, runtimeScenarios, hostScenarios) {
+	for _, s := range allScenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			theirs := s.with(t, "upstream", upstream)
 			ours := s.with(t, "lark", lark)
