@@ -89,11 +89,12 @@ const (
 	// the one on within 10 ms at worst. A fork does not, but would hold up the next
 	// collection, and all with that, however many there were.
 	serverProcs = "1"
-	// threads are made when the server begins, for when there is no pid for another: four
-	// run Go code (serverProcs), the rest sit in system calls. With 64 clients at once
-	// that read cgroups and try to fork, a shim with the ten threads that it came to have
-	// by itself died each time, one with thirteen never. Each costs 18 kB of memory.
-	threads = 12
+	// threads are made when the server begins, for when there is no pid for another: one
+	// runs Go code (serverProcs), the rest sit in system calls. With 64 clients at once
+	// that read cgroups and try to fork, a shim with the six or seven threads that it
+	// comes to have by itself died every other time, one with nine never. Each costs 18 kB
+	// of memory.
+	threads = 8
 	// gcPercent makes the serving process collect early. It lives for months and does
 	// little, so memory is dearer than the collector's time.
 	gcPercent = 40
