@@ -335,7 +335,7 @@ func TestRecordsOfOthersAreBounded(t *testing.T) {
 // As many run as may, all others are answered, and the memory that they took is given
 // back.
 func TestRow64FloodOfStarts(t *testing.T) {
-	const flood = 100_000
+	const flood = 100_000 / underRace
 	q, s, path, _ := serveQuick(t)
 	conn, err := net.Dial("unix", path)
 	if err != nil {
