@@ -33,7 +33,7 @@ COMMANDS := ./cmd/containerd-shim-lark-v2 ./cmd/lark
 GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w'
 
 STORM_CONTAINERS ?= 500
-SOAK_SECONDS ?= 3600
+SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 30
 TEST_TIMEOUT ?= 15m
 
@@ -84,9 +84,9 @@ storm: build peers ## only the storms: STORM_CONTAINERS=500 under each container
 	build/storm.sh $(STORM_CONTAINERS) 0
 
 .PHONY: soak
-soak: build peers ## storms for SOAK_SECONDS=3600 under each containerd
+soak: build peers ## waves of containers for SOAK_SECONDS=600 while containerd and shims are killed; nothing may be lost, left or grow
 	@$(env)
-	build/storm.sh 0 $(SOAK_SECONDS)
+	build/soak.sh $(SOAK_SECONDS)
 
 .PHONY: bench-execs
 bench-execs: build peers ## 100 execs at once: lark's shim against containerd's own, under both containerds
