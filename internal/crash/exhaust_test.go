@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
@@ -155,44 +153,12 @@ func TestRow46ZeroBytesFree(t *testing.T) {
 	})
 }
 
-// noDescriptor lowers the limit of the shim so that it cannot open one more.
-func (s *stage) noDescriptor() (restore func()) {
-	s.t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.shim.Pid))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	taken := map[int]bool{}
-	for _, e := range entries {
-		n, err := strconv.Atoi(e.Name())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		taken[n] = true
-	}
-	free := 0
-	for taken[free] {
-		free++
-	}
-	var old unix.Rlimit
-	if err := unix.Prlimit(s.shim.Pid, unix.RLIMIT_NOFILE, nil, &old); err != nil {
-		s.t.Fatal(err)
-	}
-	set := func(soft uint64) {
-		if err := unix.Prlimit(s.shim.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: old.Max}, nil); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	set(uint64(free))
-	return func() { set(old.Cur) }
-}
-
 // TestRow47NoDescriptorFree: an exec is told so and changes nothing; Kill, Wait and
 // Delete work, out of the reserve.
 func TestRow47NoDescriptorFree(t *testing.T) {
 	s := newStage(t, built.plain, built.runc, nil)
 	s.running()
-	restore := s.noDescriptor()
+	restore := s.descriptors(0)
 	ctx := t.Context()
 	if err := s.shim.Exec(ctx, &taskapi.ExecProcessRequest{ID: s.id, ExecID: "e", Spec: execSpec("true")}); err != nil {
 		t.Errorf("exec: %v", err)
@@ -209,43 +175,13 @@ func TestRow47NoDescriptorFree(t *testing.T) {
 	s.nothingLeft("after Delete")
 }
 
-// noPid puts the shim into a cgroup that takes not one process or thread more.
-func (s *stage) noPid() (restore func()) {
-	s.t.Helper()
-	dir := "/sys/fs/cgroup/pids/lark-test/" + s.id + "-shim"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	write := func(file, value string) {
-		s.t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	write("cgroup.procs", strconv.Itoa(s.shim.Pid))
-	s.t.Cleanup(func() {
-		_ = s.shim.Stop(context.Background())
-		s.shim = nil
-		if err := os.Remove(dir); err != nil {
-			s.t.Error(err)
-		}
-	})
-	now, err := os.ReadFile(filepath.Join(dir, "pids.current"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	write("pids.max", strings.TrimSpace(string(now)))
-	s.t.Logf("the shim has %s threads", strings.TrimSpace(string(now)))
-	return func() { write("pids.max", "max") }
-}
-
 // TestRow48NoPidFree: Kill and Wait need no fork. Delete does; it says so, changes
 // nothing and succeeds when there is a pid again. The shim, which can make no thread
 // either, survives a load of calls.
 func TestRow48NoPidFree(t *testing.T) {
 	s := newStage(t, built.plain, built.runc, nil)
 	s.running()
-	restore := s.noPid()
+	restore := s.pids(0)
 	ctx := t.Context()
 	if err := s.shim.Exec(ctx, &taskapi.ExecProcessRequest{ID: s.id, ExecID: "e", Spec: execSpec("true")}); err != nil {
 		t.Errorf("exec: %v", err)

@@ -26,6 +26,7 @@ import (
 	_ "github.com/larkshim/lark/internal/bootstrap"
 	_ "github.com/larkshim/lark/internal/task"
 
+	"github.com/larkshim/lark/internal/order"
 	"github.com/larkshim/lark/internal/shimclient"
 	"github.com/larkshim/lark/internal/spec"
 )
@@ -84,6 +85,8 @@ type stage struct {
 	bundle *shimclient.Bundle
 	shim   *shimclient.Shim
 	id     string
+	// checker sees every event; read it when the shim has gone.
+	checker *order.Checker
 }
 
 var serial int
@@ -100,12 +103,13 @@ func newStageAt(t *testing.T, dir, binary, runtime string, change func(*specs.Sp
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink, err := shimclient.NewSink(home, slog.New(slog.DiscardHandler), func(shimclient.Event) {})
+	checker := order.New()
+	sink, err := shimclient.NewSink(home, slog.New(slog.DiscardHandler), func(e shimclient.Event) { checker.Observe(e.Task) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	serial++
-	s := &stage{t: t, home: home, id: fmt.Sprintf("lark-crash-%d-%d", os.Getpid(), serial)}
+	s := &stage{t: t, home: home, checker: checker, id: fmt.Sprintf("lark-crash-%d-%d", os.Getpid(), serial)}
 	s.cfg = shimclient.Config{Binary: binary, Runtime: runtime, Namespace: namespace, Home: home, Sink: sink}
 	// Ends with 7 when it is asked to, so that a status which was made up is told from one
 	// which was known.
@@ -154,6 +158,15 @@ func execSpec(args ...string) *anypb.Any {
 // life takes the container through everything, to the end of the shim. Its error is the
 // first that a call answers.
 func (s *stage) life(ctx context.Context) error {
+	err := s.lifeOf(ctx)
+	if err == nil {
+		s.shim.Leave(ctx)
+	}
+	return err
+}
+
+// lifeOf is the container's part of it.
+func (s *stage) lifeOf(ctx context.Context) error {
 	r, err := s.createRequest()
 	if err != nil {
 		return err
@@ -186,11 +199,8 @@ func (s *stage) life(ctx context.Context) error {
 	if w.ExitStatus != 7 {
 		return fmt.Errorf("init ended with %d", w.ExitStatus)
 	}
-	if _, err := s.shim.Delete(ctx, &taskapi.DeleteRequest{ID: s.id}); err != nil {
-		return err
-	}
-	s.shim.Leave(ctx)
-	return nil
+	_, err = s.shim.Delete(ctx, &taskapi.DeleteRequest{ID: s.id})
+	return err
 }
 
 // delete runs the shim's `delete`, as containerd does.
@@ -241,17 +251,21 @@ func (s *stage) deleteTwice() {
 // socket, the runtime's state.
 func (s *stage) nothingLeft(when string) {
 	s.t.Helper()
-	deadline := time.Now().Add(5 * time.Second) // what was killed takes its time to vanish
-	for {
-		left := s.left()
-		if len(left) == 0 {
-			return
-		}
+	var left []string
+	until(s.t, when+": something is left", func() bool { left = s.left(); return len(left) == 0 })
+	if len(left) > 0 {
+		s.t.Errorf("left: %s", strings.Join(left, "; "))
+	}
+}
+
+// until polls what no event tells of: what was killed takes its time to vanish.
+func until(t *testing.T, complaint string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			s.t.Errorf("%s: left: %s", when, strings.Join(left, "; "))
+			t.Error(complaint)
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
