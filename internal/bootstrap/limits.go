@@ -107,7 +107,7 @@ const (
 	// takes about a millisecond of CPU, and as much of the next call. restLong is the
 	// same after less work than restWorth calls: an exec every ten seconds, such as a
 	// probe, is not to pay for that each time.
-	restDelay = 100 * time.Millisecond
+	restDelay = 250 * time.Millisecond
 	restLong  = 30 * time.Second
 	restWorth = 128
 

@@ -19,6 +19,7 @@ type idler struct {
 	after func(time.Duration, func()) // time.AfterFunc
 	now   func() time.Time
 	give  func()
+	busy  func() bool // a call that forks is running
 
 	begun time.Time
 	last  atomic.Int64 // when the last call ended, since begun
@@ -27,10 +28,10 @@ type idler struct {
 	short, long atomic.Bool // a timer of restDelay, of restLong, is armed
 }
 
-func newIdler() *idler {
+func newIdler(busy func() bool) *idler {
 	return &idler{
 		after: func(d time.Duration, fn func()) { time.AfterFunc(d, fn) },
-		now:   time.Now, begun: time.Now(), give: new(giver).give,
+		now:   time.Now, begun: time.Now(), busy: busy, give: new(giver).give,
 	}
 }
 
@@ -59,7 +60,11 @@ func (r *idler) arm(armed *atomic.Bool, d time.Duration) {
 // have been.
 func (r *idler) look(armed *atomic.Bool, d time.Duration) {
 	rested := r.now().Sub(r.begun) - time.Duration(r.last.Load())
-	if left := d - rested; left > 0 && r.worth.Load() > 0 {
+	left := d - rested
+	if left <= 0 && r.busy() { // on a machine that is full a runtime call may take so long
+		left = d
+	}
+	if left > 0 && r.worth.Load() > 0 {
 		r.after(left, func() { r.look(armed, d) })
 		return
 	}

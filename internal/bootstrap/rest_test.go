@@ -13,7 +13,7 @@ import (
 func gifts(t *testing.T, body func(r *idler, given *[]time.Duration)) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
-		r := newIdler()
+		r := newIdler(func() bool { return false })
 		var given []time.Duration
 		r.give = func() { given = append(given, time.Since(r.begun)) }
 		body(r, &given)
@@ -70,6 +70,24 @@ func TestLittleWorkWaitsLonger(t *testing.T) {
 		r.called("State")
 		settleFor(24 * time.Hour)
 		if len(*given) != 2 || (*given)[1]-(*given)[0] > 2*restLong {
+			t.Fatalf("given at %v", *given)
+		}
+	})
+}
+
+// While a runtime call is under way nothing is given, however long it takes.
+func TestNoGiftWhileBusy(t *testing.T) {
+	gifts(t, func(r *idler, given *[]time.Duration) {
+		busy := true
+		r.busy = func() bool { return busy }
+		r.called("Create")
+		settleFor(10 * restDelay)
+		if len(*given) != 0 {
+			t.Fatalf("given at %v", *given)
+		}
+		busy = false
+		settleFor(restDelay)
+		if len(*given) != 1 {
 			t.Fatalf("given at %v", *given)
 		}
 	})

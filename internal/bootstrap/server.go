@@ -52,7 +52,8 @@ type server struct {
 }
 
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
-	s := &server{log: log, ns: ns, idler: newIdler(), conns: map[*policed]struct{}{}}
+	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
+	s.idler = newIdler(func() bool { return s.work.Load() > 0 })
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("ttrpc: %w", err)
