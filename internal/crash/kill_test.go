@@ -41,19 +41,26 @@ func hostPID(s *specs.Spec) {
 // TestRow60KillTheServer kills the serving process at every point of a container's
 // life. After each, `delete` leaves nothing and gives the same answer twice.
 func TestRow60KillTheServer(t *testing.T) {
-	for name, change := range map[string]func(*specs.Spec){"private pid namespace": nil, "host's pid namespace": hostPID} {
+	for name, c := range map[string]struct {
+		change func(*specs.Spec)
+		step   int
+	}{
+		"private pid namespace": {nil, 1},
+		// What differs is what is left in the cgroup, which is the same at neighbouring points.
+		"host's pid namespace": {hostPID, 3},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var names []string
-			for n := 1; n < tooMany; n++ {
+			for n := 1; n < tooMany; n += c.step {
 				point := ""
-				t.Run(fmt.Sprint(n), func(t *testing.T) { point = killServer(t, n, change) })
+				t.Run(fmt.Sprint(n), func(t *testing.T) { point = killServer(t, n, c.change) })
 				if point == "" || t.Failed() {
 					break
 				}
 				names = append(names, point)
 			}
 			t.Logf("killed at %d points: %s", len(names), strings.Join(names, ", "))
-			if len(names) < 40 {
+			if len(names) < 40/c.step {
 				t.Error("those are too few: the binary has no points")
 			}
 		})
