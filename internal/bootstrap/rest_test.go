@@ -4,47 +4,58 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// gifts counts what an idler gives, in synthetic time.
-func gifts(t *testing.T, body func(r *idler, given *[]time.Duration)) {
+// gifts runs body with an idler, in synthetic time. given lists when it has given.
+func gifts(t *testing.T, body func(r *idler, given func() []time.Duration)) {
 	t.Helper()
 	synctest.Test(t, func(*testing.T) {
 		r := newIdler(func() bool { return false })
-		var given []time.Duration
-		r.give = func() { given = append(given, time.Since(r.begun)) }
-		body(r, &given)
+		var mu sync.Mutex
+		var all []time.Duration
+		r.give = func() {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, time.Since(r.begun))
+		}
+		body(r, func() []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(all)
+		})
 	})
 }
 
 func settleFor(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
 func TestMemoryIsGivenBackOnceAfterMuchWork(t *testing.T) {
-	gifts(t, func(r *idler, given *[]time.Duration) {
+	gifts(t, func(r *idler, given func() []time.Duration) {
 		for range 10 * restWorth {
 			r.called("Exec")
 			settleFor(time.Millisecond)
 		}
-		if len(*given) != 0 {
-			t.Fatalf("given during work: %v", *given)
+		if len(given()) != 0 {
+			t.Fatalf("given during work: %v", given())
 		}
 		last := time.Since(r.begun)
 		settleFor(24 * time.Hour)
-		if len(*given) != 1 || (*given)[0]-last > restDelay+time.Millisecond {
-			t.Fatalf("work ended at %v, given at %v", last, *given)
+		if len(given()) != 1 || given()[0]-last > restDelay+time.Millisecond {
+			t.Fatalf("work ended at %v, given at %v", last, given())
 		}
 	})
 }
 
 func TestMemoryIsGivenBackSoonAfterCreate(t *testing.T) {
-	gifts(t, func(r *idler, given *[]time.Duration) {
+	gifts(t, func(r *idler, given func() []time.Duration) {
 		r.called("Create")
 		settleFor(restDelay)
-		if len(*given) != 1 {
-			t.Fatalf("given at %v", *given)
+		if len(given()) != 1 {
+			t.Fatalf("given at %v", given())
 		}
 	})
 }
@@ -52,43 +63,44 @@ func TestMemoryIsGivenBackSoonAfterCreate(t *testing.T) {
 // A probe every ten seconds does not cost a collection each, and a burst behind one does
 // not wait for the long time.
 func TestLittleWorkWaitsLonger(t *testing.T) {
-	gifts(t, func(r *idler, given *[]time.Duration) {
+	gifts(t, func(r *idler, given func() []time.Duration) {
 		for range 20 {
 			r.called("Exec")
 			settleFor(10 * time.Second)
 		}
-		if len(*given) != 0 {
-			t.Fatalf("given between probes: %v", *given)
+		if len(given()) != 0 {
+			t.Fatalf("given between probes: %v", given())
 		}
 		for range restWorth {
 			r.called("Exec")
 		}
 		settleFor(restDelay)
-		if len(*given) != 1 {
-			t.Fatalf("not given after a burst: %v", *given)
+		if len(given()) != 1 {
+			t.Fatalf("not given after a burst: %v", given())
 		}
 		r.called("State")
 		settleFor(24 * time.Hour)
-		if len(*given) != 2 || (*given)[1]-(*given)[0] > 2*restLong {
-			t.Fatalf("given at %v", *given)
+		if len(given()) != 2 || given()[1]-given()[0] > 2*restLong {
+			t.Fatalf("given at %v", given())
 		}
 	})
 }
 
 // While a runtime call is under way nothing is given, however long it takes.
 func TestNoGiftWhileBusy(t *testing.T) {
-	gifts(t, func(r *idler, given *[]time.Duration) {
-		busy := true
-		r.busy = func() bool { return busy }
+	gifts(t, func(r *idler, given func() []time.Duration) {
+		var busy atomic.Bool
+		busy.Store(true)
+		r.busy = busy.Load
 		r.called("Create")
 		settleFor(10 * restDelay)
-		if len(*given) != 0 {
-			t.Fatalf("given at %v", *given)
+		if len(given()) != 0 {
+			t.Fatalf("given at %v", given())
 		}
-		busy = false
+		busy.Store(false)
 		settleFor(restDelay)
-		if len(*given) != 1 {
-			t.Fatalf("given at %v", *given)
+		if len(given()) != 1 {
+			t.Fatalf("given at %v", given())
 		}
 	})
 }
