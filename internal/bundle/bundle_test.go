@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func open(t *testing.T) *Bundle {
+func open(t testing.TB) *Bundle {
 	t.Helper()
 	b, err := Open(t.TempDir())
 	if err != nil {
@@ -26,7 +26,7 @@ func open(t *testing.T) *Bundle {
 	return b
 }
 
-func put(t *testing.T, b *Bundle, name, content string) {
+func put(t testing.TB, b *Bundle, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(b.Path(), name), []byte(content), 0o600); err != nil {
 		t.Fatal(err)

@@ -52,8 +52,8 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte(`{"binary_name":"runc","root":"/r"}`))
 	f.Add([]byte(`{"Timestamp"`))
 	f.Add([]byte{})
+	b := open(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b := open(t)
 		for _, name := range []string{initPIDFile, exitFile, optionsFile, runtimeFile} {
 			put(t, b, name, string(data))
 		}

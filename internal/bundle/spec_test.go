@@ -75,8 +75,8 @@ func FuzzReadSpec(f *testing.F) {
 	f.Add([]byte(`{"annotations":{"a":"b"},"linux":{"namespaces":[{"type":"pid"}]}}`))
 	f.Add([]byte(`{"annotations":null,"linux":null,"process":null}`))
 	f.Add([]byte(`{"linux":{"namespaces":[null]}}`))
+	b := open(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b := open(t)
 		put(t, b, specFile, string(data))
 		s, err := b.ReadSpec()
 		if err != nil && !errdefs.IsInvalidArgument(err) {

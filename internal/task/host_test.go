@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -63,6 +64,60 @@ func TestRow57CgroupRemoved(t *testing.T) {
 	b.mustDelete("")
 }
 
+// freeze freezes the container behind the runtime's back.
+func (b *box) freeze() {
+	b.t.Helper()
+	for _, dir := range b.groupDirs() {
+		v2 := filepath.Join(dir, "cgroup.freeze")
+		if err := os.WriteFile(v2, []byte("1"), 0); err == nil {
+			return
+		}
+		v1 := filepath.Join(dir, "freezer.state")
+		if _, err := os.Stat(v1); err != nil {
+			continue
+		}
+		// It may hang between the states; freezing again is what helps.
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+			state, err := os.ReadFile(v1)
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if string(state) == "FROZEN\n" {
+				return
+			}
+			for _, to := range []string{"THAWED", "FROZEN"} {
+				if err := os.WriteFile(v1, []byte(to), 0); err != nil {
+					b.t.Fatal(err)
+				}
+			}
+		}
+	}
+	b.t.Fatal("it cannot be frozen")
+}
+
+// Row 57: the cgroup is frozen by somebody else, and the runtime does not get its kill
+// done: runc waits for ever for a cgroup that hangs on its way to being frozen.
+func TestRow57CgroupFrozenAndRuntimeFails(t *testing.T) {
+	s := newShim(t)
+	b := s.container(nil, "sleep", "1000")
+	script := filepath.Join(s.dir, "runtime")
+	text := "#!/bin/sh\ncase \"$*\" in *\" kill \"*) exit 1;; esac\nexec runc \"$@\"\n"
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b.request.Options = packed(t, &options.Options{BinaryName: script})
+	b.create()
+	b.start("")
+	b.freeze()
+	if err := b.kill("", 9); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+	if status := b.wait(""); status != 137 {
+		t.Errorf("status %d", status)
+	}
+	b.mustDelete("")
+}
+
 // Row 57: the cgroup is frozen by somebody else. What only looks answers, and SIGKILL
 // gets through.
 func TestRow57CgroupFrozen(t *testing.T) {
@@ -70,17 +125,7 @@ func TestRow57CgroupFrozen(t *testing.T) {
 	b := s.container(nil, "sleep", "1000")
 	b.create()
 	b.start("")
-	frozen := false
-	for _, file := range []struct{ name, value string }{{"freezer.state", "FROZEN"}, {"cgroup.freeze", "1"}} {
-		for _, dir := range b.groupDirs() {
-			if err := os.WriteFile(filepath.Join(dir, file.name), []byte(file.value), 0); err == nil {
-				frozen = true
-			}
-		}
-	}
-	if !frozen {
-		t.Fatal("no freezer")
-	}
+	b.freeze()
 	if _, err := s.Stats(t.Context(), &task.StatsRequest{ID: b.id}); err != nil {
 		t.Errorf("stats: %v", err)
 	}

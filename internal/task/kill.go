@@ -76,11 +76,22 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 	if err == nil && sig != sigkill {
 		return nil
 	}
+	failed := err != nil
 	if direct := c.signal(c.init, sig); err != nil && (direct == nil || errdefs.IsNotFound(direct)) {
 		c.log.Warn("the runtime could not signal init; it was signalled directly", "signal", sig, "error", err)
 		err = direct
 	}
-	if sig == sigkill {
+	switch {
+	case sig == sigkill && failed && !c.pidns.Shared() && c.cgroup().KillDir() != "":
+		// Somebody may have frozen the cgroup, or it hangs on its way there, in which
+		// runc waits for ever. Init's death is everybody's here, so that killing all,
+		// which thaws first, does nothing more.
+		kill, cancel := context.WithTimeout(ctx, killAllTime)
+		defer cancel()
+		if groupErr := c.service.reserve.during(func() error { return c.killGroup(kill) }); groupErr != nil {
+			c.log.Warn("the cgroup of a killed container is not empty", "error", groupErr)
+		}
+	case sig == sigkill:
 		c.thaw(ctx)
 	}
 	return err
