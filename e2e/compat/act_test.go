@@ -69,7 +69,7 @@ func newAct(t *testing.T, shim, runtime string) *act {
 		t.Fatal(err)
 	}
 	a := &act{
-		T: t, base: "/lark-compat/" + filepath.Base(home.Dir),
+		T: t, base: "/lark-compat-" + filepath.Base(home.Dir),
 		seen: map[string]string{}, names: map[float64]string{0: "none"}, boxes: map[string]*box{},
 		changed: make(chan struct{}),
 	}

@@ -229,11 +229,10 @@ func makeCgroups(a *act, name string) []string {
 func removeCgroups(name string) {
 	dirs, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", name))
 	for _, dir := range append(dirs, filepath.Join("/sys/fs/cgroup", name)) {
-		for range 100 {
+		for limit := time.Now().Add(patience); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 			if err := unix.Rmdir(dir); err == nil || err == unix.ENOENT {
 				break
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
 	}
 }
