@@ -222,9 +222,6 @@ func (b *box) end(ctx context.Context) {
 	if b.over() {
 		return
 	}
-	if b.plan.hungry && !b.s.struck(b.id) {
-		b.s.problem("%s was killed for want of memory, and no such event came before its wait was answered", b.id)
-	}
 	// containerd's own delete has halves: it asks the shim, ends it and removes the
 	// bundle. What is left when it dies in between is its own affair.
 	b.s.whole.RLock()

@@ -42,9 +42,21 @@ func (s *soak) runWave(ctx context.Context, n int) {
 	close(over)
 	<-done
 	s.settle(ctx)
+	s.starved(w)
 	s.close()
 	if s.cfg.Forgetful {
 		s.leak(ctx, n)
+	}
+}
+
+// starved looks whether each death for want of memory was told. That it was told
+// before the exit is the checker's business; a wait may be answered before either
+// has arrived, since events and answers go different ways.
+func (s *soak) starved(w *wave) {
+	for _, b := range w.boxes {
+		if b.plan.hungry && b.made && !b.over() && !s.struck(b.id) {
+			s.problem("%s was killed for want of memory, and that was not told", b.id)
+		}
 	}
 }
 
