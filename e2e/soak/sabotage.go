@@ -38,7 +38,10 @@ func (s *soak) sabotage(ctx context.Context, over <-chan struct{}, w *wave) {
 		select {
 		case <-time.After(f.after):
 		case <-over:
-			return
+			if s.cfg.Chance < 1 {
+				return
+			}
+			// Certain faults are done to the pod at least.
 		case <-ctx.Done():
 			return
 		}

@@ -55,7 +55,7 @@ type Config struct {
 	Duration time.Duration
 	Waves    int           // at least so many, however long they take
 	Most     int           // containers of a wave; DefaultMost when 0
-	Chance   float64       // of a fault; DefaultChance when 0
+	Chance   float64       // of a fault; DefaultChance when 0; 1 does it even if the wave is over first
 	Bound    time.Duration // of a call; defaultBound when 0
 	Rest     time.Duration // before a sample; defaultRest when 0
 	Seed     uint64        // 0 for one by the clock
