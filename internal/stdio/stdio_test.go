@@ -239,6 +239,9 @@ func TestRow43StderrAlone(t *testing.T) {
 	r.open(Spec{Stderr: errs})
 	got := collect(r.reader(errs))
 	r.run("echo a; echo b >&2")
+	if err := r.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
 	r.Close()
 	if s := receive(t, got); s != "b\n" {
 		t.Errorf("%q", s)
@@ -375,6 +378,9 @@ func TestPipesBelongToTheUser(t *testing.T) {
 	r.open(Spec{Stdin: r.fifo("in"), Stdout: out, UID: 1234, GID: 4321})
 	got := collect(r.reader(out))
 	r.run("stat -L -c %u:%g /proc/self/fd/0 /proc/self/fd/1")
+	if err := r.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
 	r.Close()
 	if s := receive(t, got); s != "1234:4321\n1234:4321\n" {
 		t.Errorf("%q", s)
