@@ -11,10 +11,11 @@ import (
 	"bytes"
 	"fmt"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/mountinfo"
 )
 
 // defaultRoot is where cgroups are mounted, on every distribution since 2013.
@@ -78,7 +79,7 @@ func (h *Host) addMount(line string) {
 	if len(f) < 5 || len(super) < 3 {
 		return
 	}
-	m := mount{dir: unescape(f[4]), root: unescape(f[3])}
+	m := mount{dir: mountinfo.Unescape(f[4]), root: mountinfo.Unescape(f[3])}
 	if !path.IsAbs(m.dir) {
 		return // no kernel writes that
 	}
@@ -114,25 +115,6 @@ func (m mount) inside(p string) (string, bool) {
 		p = rest
 	}
 	return path.Join(m.dir, p), true
-}
-
-// unescape undoes the octal escapes of the mount table (blank, tab, newline, backslash).
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // membership is a parsed /proc/PID/cgroup: the path in each hierarchy, by controller; version 2 under "".

@@ -7,12 +7,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/mountinfo"
 )
 
 // system is every way in which this package reaches the kernel, so that a test can let each of them fail.
@@ -91,30 +92,11 @@ func (s *system) mountPoints(prefix string) ([]string, error) {
 		if len(f) < 6 {
 			continue
 		}
-		if p, ok := strings.CutPrefix(unescape(string(f[4])), prefix); ok {
+		if p, ok := strings.CutPrefix(mountinfo.Unescape(string(f[4])), prefix); ok {
 			found = append(found, p)
 		}
 	}
 	return found, nil
-}
-
-// unescape undoes the octal escapes of the mount table (blank, tab, newline, backslash).
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // unmount unmounts the topmost mount at the place and says whether there was one. A mount in use is tried again for
