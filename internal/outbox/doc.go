@@ -6,7 +6,8 @@
 //     cannot be delivered is tried again until it is; nothing overtakes it
 //     (invariant 25, W8).
 //   - Append never waits for anything but the queue's own small mutex: neither
-//     an absent nor a hung containerd is felt by an RPC.
+//     an absent nor a hung containerd is felt by an RPC. [Outbox.Pace] does wait,
+//     for one that is taking events, before an exec is added.
 //   - At least once. An event is taken off the queue when containerd has
 //     answered. If the connection breaks between an event and its answer nobody
 //     can know whether it was taken, and it is sent again on the next one; so an

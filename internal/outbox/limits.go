@@ -9,6 +9,15 @@ const (
 	// lets pile up, and little enough for a shim with hours of outage.
 	MaxDroppable = 8192
 
+	// paceAt is how many queued events make Pace wait: with that many the goroutine
+	// that sends them never runs dry, and the last is some 5 ms behind.
+	paceAt = 64
+
+	// paceTime is the longest that Pace waits, and how long containerd must have
+	// taken nothing to be waited for no more. An event takes it 0.1 ms; one that
+	// needs a thousand times as long does not live.
+	paceTime = 100 * time.Millisecond
+
 	// minBackoff is the pause after the second failure in a row. The first is
 	// followed by a new attempt at once: most often it only says that the
 	// connection went away with a containerd that has long been restarted.

@@ -75,6 +75,11 @@ type Outbox struct {
 	queue  *queue
 	closed bool
 	empty  []chan struct{} // Drains to be told when the queue is empty
+	// paced are those whom Pace keeps waiting, the first first; moved is when the
+	// queue last moved: when containerd took an event, or the first came into an
+	// empty queue. It is zero while attempts fail.
+	paced []chan struct{}
+	moved time.Time
 }
 
 // New makes an outbox and starts its goroutine, which rests while there is
@@ -117,6 +122,9 @@ func (o *Outbox) Append(e Event) {
 		o.queue.dropped[e.Kind]++
 		o.log.Error("event dropped", "topic", e.Topic, "container", e.Container, "exec", e.Exec, "error", err)
 		return
+	}
+	if o.queue.len() == 0 {
+		o.moved = time.Now()
 	}
 	o.queue.push(e.Kind, execKey{e.Container, e.Exec}, &payload{
 		topic: e.Topic,
@@ -249,6 +257,8 @@ func (o *Outbox) run(ctx context.Context) {
 func (o *Outbox) settle(t *trouble) {
 	o.mu.Lock()
 	o.queue.done()
+	o.moved = time.Now()
+	o.admitOne()
 	o.mu.Unlock()
 	if t.logged {
 		s := o.Stats()
@@ -261,6 +271,9 @@ func (o *Outbox) settle(t *trouble) {
 // calls invalid, if it may be dropped.
 func (o *Outbox) failed(t *trouble, e *entry, err error) {
 	t.add(err)
+	o.mu.Lock()
+	o.moved = time.Time{}
+	o.mu.Unlock()
 	if t.failures == 2 { // one is an everyday matter: containerd was restarted
 		t.logged = true
 		o.log.Warn("events do not reach containerd and are kept", "error", err, "topic", e.payload.topic)

@@ -21,7 +21,7 @@ import (
 // Exec adds a process to a running container, to be started by Start.
 // AlreadyExists if the id is taken, FailedPrecondition if the container takes no
 // process now, InvalidArgument for a spec that cannot be.
-func (s *Service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
+func (s *Service) Exec(ctx context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
 	execID, err := bundle.ParseExecID(r.ExecID)
 	if err != nil {
 		return nil, err
@@ -46,6 +46,7 @@ func (s *Service) Exec(_ context.Context, r *task.ExecProcessRequest) (*emptypb.
 		// A logger of an exec is told the exec's id by this name, in upstream's shim too.
 		ContainerID: execID.String(), Namespace: c.init.stdio.Namespace,
 	}
+	s.cfg.Outbox.Pace(ctx) // an exec brings three events
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, err := c.stepLocked(lifecycle.Event{Kind: lifecycle.ExecAsked, Proc: p.id}); err != nil {

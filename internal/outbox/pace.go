@@ -1,0 +1,72 @@
+package outbox
+
+// pace.go keeps a burst of execs from running ahead of containerd.
+//
+// With GOMAXPROCS=1 a goroutine that is always ready to run keeps the poller from
+// being looked at (every 10 ms then, by sysmon), and so the answer to the event on its
+// way from being seen. A hundred execs at once with a fast runtime left 5,900 of 6,000
+// events in the queue until the last exec was over; a few seconds more and events of
+// execs would have been dropped, with a containerd that took each at once. So whoever
+// is about to add an exec waits until the queue is short again.
+
+import (
+	"context"
+	"time"
+)
+
+// Pace waits while events are queued up that containerd is taking; it is called before
+// something is begun that will bring new ones. It returns when the queue is short, at the
+// latest after 100 ms, and at once when ctx has ended or nothing has moved for that long
+// or the last attempt has failed: an absent or a hung containerd is not felt.
+func (o *Outbox) Pace(ctx context.Context) {
+	turn := o.queueUp()
+	if turn == nil {
+		return
+	}
+	timer := time.NewTimer(paceTime)
+	defer timer.Stop()
+	select {
+	case <-turn:
+		return
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-o.done:
+	}
+	o.leave(turn)
+}
+
+// queueUp enters the caller among those who wait; nil if there is nothing to wait for.
+func (o *Outbox) queueUp() chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.queue.len() < paceAt || o.closed || time.Since(o.moved) >= paceTime {
+		return nil
+	}
+	turn := make(chan struct{})
+	o.paced = append(o.paced, turn)
+	return turn
+}
+
+// leave takes out one who waits no longer.
+func (o *Outbox) leave(turn chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, other := range o.paced {
+		if other == turn {
+			o.paced = append(o.paced[:i], o.paced[i+1:]...)
+			return
+		}
+	}
+}
+
+// admitOne lets the first of those who wait go, if the queue is short. One for each event
+// that was delivered, so that they do not all come at once. The caller holds mu.
+func (o *Outbox) admitOne() {
+	if len(o.paced) == 0 || o.queue.len() >= paceAt {
+		return
+	}
+	close(o.paced[0])
+	if o.paced = o.paced[1:]; len(o.paced) == 0 {
+		o.paced = nil
+	}
+}
