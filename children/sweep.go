@@ -38,8 +38,11 @@ func (o *Owner) sweeper() {
 		case <-again:
 		}
 		// Waiting first lets the owners of this burst of exits take what is theirs, so that there is mostly nothing left
-		// to look for; and it keeps the distance to the next sweep.
-		if !o.rest(sweepInterval) {
+		// to look for; and it keeps the distance to the next sweep. Further signals would tell nothing new meanwhile.
+		listen := hush()
+		open := o.rest(sweepInterval)
+		listen()
+		if !open {
 			return
 		}
 		select {
