@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/rawio"
 	"github.com/larkshim/lark/internal/taskapi"
 )
 
@@ -124,7 +125,13 @@ type connKey struct{}
 // start serves one connection. Each has a Serve of its own, because the context given
 // there is the only thing that a handler can know its connection by.
 func (s *server) start(ctx context.Context, conn net.Conn) {
-	c := newPoliced(conn, func(err error) { s.log.Warn("connection ended", "error", err) })
+	direct, err := rawio.New(conn)
+	if err != nil { // no socket: cannot be
+		s.log.Error("connection refused", "error", err)
+		conn.Close()
+		return
+	}
+	c := newPoliced(direct, func(err error) { s.log.Warn("connection ended", "error", err) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {

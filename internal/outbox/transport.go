@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/larkshim/lark/internal/rawio"
 )
 
 // ttrpcTransport sends events to containerd's own ttrpc socket.
@@ -69,7 +71,12 @@ func (t *ttrpcTransport) connect(ctx context.Context) error {
 		// which the patience would grow.
 		return fmt.Errorf("events: %w", undated{err})
 	}
-	t.conn, t.client = conn, ttrpc.NewClient(conn)
+	direct, err := rawio.New(conn)
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("events: %w", err)
+	}
+	t.conn, t.client = direct, ttrpc.NewClient(direct)
 	return nil
 }
 
