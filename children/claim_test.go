@@ -139,10 +139,8 @@ func TestRefusedClaims(t *testing.T) {
 	o := owner(t, kernel{})
 	// A stranger: the child of somebody else, who lives.
 	nanny := exec.Command("busybox", "sh", "-c", "sleep 3600 & echo $!; wait")
-	out, err := nanny.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out, said := pipe(t)
+	nanny.Stdout = said
 	keeper, err := o.Start(nanny)
 	if err != nil {
 		t.Fatal(err)

@@ -3,11 +3,11 @@ package children
 // Fail the N-th call of the kernel, for every N: rows 47 and 48.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -78,11 +78,11 @@ func (f *faulty) killGroup(pgid int, sig unix.Signal) error {
 	return f.system.killGroup(pgid, sig)
 }
 
-func (f *faulty) start(cmd *exec.Cmd) error {
+func (f *faulty) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	if err := f.fails("fork"); err != nil {
-		return err
+		return 0, err
 	}
-	return f.system.start(cmd)
+	return f.system.fork(path, argv, attr)
 }
 
 func (f *faulty) readFile(path string, buf []byte) (int, error) {
@@ -116,17 +116,15 @@ func scenario(t *testing.T, o *Owner) (told error) {
 	}
 	w := o.Begin(o.OwnNamespace())
 	defer w.Close()
-	var out bytes.Buffer
 	cmd := exec.Command("busybox", "sh", "-c", "sleep 3600 >/dev/null 2>&1 & echo $!; (exit 5)& :")
-	cmd.Stdout = &out
-	p, err := o.Start(cmd)
+	p, out, err := start(o, cmd)
 	if err != nil {
 		return err
 	}
 	if exit, err := p.Wait(impatient(t)); err != nil || exit.Status != 0 {
 		t.Errorf("the call: %+v, %v", exit, err)
 	}
-	pids, err := parsePids(out.Bytes(), nil)
+	pids, err := parsePids(out(), nil)
 	if err != nil || len(pids) != 1 {
 		t.Fatal(pids, err)
 	}

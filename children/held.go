@@ -23,7 +23,6 @@ type Exit struct {
 // held is a process that is pinned by a pidfd and known to its Owner.
 type held struct {
 	owner *Owner
-	call  *Process // not nil if this program forked it
 	pid   int
 	start uint64 // ticks, as in /proc/PID/stat
 	ns    uint64 // inode of its pid namespace, 0 for what this program forked
@@ -181,7 +180,12 @@ func (h *held) reap() (over bool, err error) {
 	if h.fd < 0 {
 		return false, ErrClosed
 	}
-	x, dead, err := h.collect()
+	var x exited
+	var dead bool
+	err = retry(func() (err error) {
+		x, dead, err = o.sys.waitid(unix.P_PIDFD, h.fd, false)
+		return err
+	})
 	switch {
 	case errors.Is(err, unix.ECHILD):
 		h.err = ErrLost
@@ -198,20 +202,6 @@ func (h *held) reap() (over bool, err error) {
 	o.forget(h)
 	close(h.done)
 	return true, nil
-}
-
-// collect reaps, without blocking. The caller holds both locks.
-func (h *held) collect() (x exited, dead bool, err error) {
-	peek := h.call != nil
-	err = retry(func() (err error) {
-		x, dead, err = h.owner.sys.waitid(unix.P_PIDFD, h.fd, peek)
-		return err
-	})
-	if h.call != nil && (dead || errors.Is(err, unix.ECHILD)) {
-		// os/exec wants to do it itself. It does not block: either the zombie is there, or there is no such child.
-		h.call.collect()
-	}
-	return x, dead, err
 }
 
 // release gives the descriptor back. Who polls it is woken and told that it is closed. Idempotent.

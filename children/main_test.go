@@ -186,15 +186,47 @@ func impatient(t testing.TB) context.Context {
 	return ctx
 }
 
+// pipe makes a pipe that is closed when the test is over.
+func pipe(t testing.TB) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+// start starts cmd with its standard output in a pipe. output gives what was written, when everybody has closed it.
+func start(o *Owner, cmd *exec.Cmd) (p *Process, output func() []byte, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.Stdout = w
+	p, err = o.Start(cmd)
+	w.Close()
+	if err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	var text []byte
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer r.Close()
+		text, _ = io.ReadAll(r)
+	}()
+	return p, func() []byte { <-done; return text }, nil
+}
+
 // run runs a call to its end and gives the numbers it has printed.
 func run(t testing.TB, o *Owner, cmd *exec.Cmd) []int {
 	t.Helper()
-	var out bytes.Buffer
-	cmd.Stdout = &out
 	if cmd.Stderr == nil {
 		cmd.Stderr = os.Stderr
 	}
-	p, err := o.Start(cmd)
+	p, out, err := start(o, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +234,7 @@ func run(t testing.TB, o *Owner, cmd *exec.Cmd) []int {
 	if err != nil || exit.Status != 0 {
 		t.Fatalf("%v: %+v, %v", cmd.Args, exit, err)
 	}
-	pids, err := parsePids(out.Bytes(), nil)
+	pids, err := parsePids(out(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ type Owner struct {
 	sys  system
 	self int
 	own  *PIDNamespace
+	null *os.File // /dev/null, for the streams that a process is not given
 
 	// armed has a value in it when the sweep has something to look for: SIGCHLD came, or a window closed for which a
 	// zombie waited. It holds one, so that to arm twice is to arm once.
@@ -80,7 +81,11 @@ func newOwner(log *slog.Logger, sys system) (*Owner, error) {
 		return nil, classed("own pid namespace", err)
 	}
 	o.own.learn(ino, true)
+	if o.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return nil, classed("stdio of what is forked", err)
+	}
 	if err := o.becomeSubreaper(); err != nil {
+		o.null.Close()
 		return nil, err
 	}
 	// Notify also undoes an inherited SIG_IGN, under which the kernel would reap our children itself (wait(2)).
@@ -100,10 +105,6 @@ func (o *Owner) probe() error {
 	}
 	if _, err := readAll(o.sys, "/proc/self/task/"+strconv.Itoa(o.self)+"/children", nil); err != nil {
 		return fmt.Errorf("needs a kernel with CONFIG_PROC_CHILDREN: %w: %w", errdefs.ErrNotImplemented, err)
-	}
-	// os makes its own test of pidfds at their first use, and forks for it. Let that be over before there is a sweep.
-	if p, err := os.FindProcess(o.self); err == nil {
-		_ = p.Release()
 	}
 	return nil
 }
@@ -182,6 +183,7 @@ func (o *Owner) Close() error {
 		for _, c := range doomed {
 			unix.Close(c.fd)
 		}
+		o.null.Close()
 		if !o.wasReap {
 			_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 		}

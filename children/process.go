@@ -5,27 +5,36 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
 // Process is one that this program has forked itself. Only [Owner.Start] makes one. Its methods may be called from any
 // goroutine.
-type Process struct {
-	held *held
-	cmd  *exec.Cmd
-	// finished is closed when os/exec has copied what the process wrote, or has given up doing so.
-	finished chan struct{}
-}
+type Process struct{ held *held }
 
-// Start forks cmd, in a process group of its own unless it is to have a session of its own. Nobody else may call cmd's
-// Start, Wait or Process.Wait; cmd.ProcessState is set when Wait returns. The caller's SysProcAttr is respected, but for
-// PidFD. Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class
-// ResourceExhausted where the machine is full; or ErrClosed.
+// Start forks what cmd describes, in a process group of its own unless it is to have a session of its own. It heeds
+// cmd's Path, Args, Env, Dir, Stdin, Stdout, Stderr, ExtraFiles, SysProcAttr (but for PidFD) and Err, as os/exec does,
+// and nothing else of it. The streams must be nil, which means /dev/null, or an *os.File, which stays the caller's: what a
+// process writes is for its reader to copy. No method of cmd may be called afterwards.
 //
-// No thread waits for the process: as os/exec does, it is waited for by pidfd, but in the poller.
+// Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class ResourceExhausted where
+// the machine is full; InvalidArgument for a stream that is no file; or ErrClosed.
+//
+// No thread waits for the process: it is waited for by pidfd, in the poller. os/exec itself is not used: its second
+// pidfd, its second waitid and its sorting of the environment cost as much CPU as a quarter of the fork.
 func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
+	files, err := o.files(cmd)
+	if err != nil {
+		return nil, err
+	}
+	attr := syscall.ProcAttr{Dir: cmd.Dir, Env: cmd.Env, Files: files}
+	if attr.Env == nil {
+		attr.Env = os.Environ()
+	}
 	// What we fork lives in our own pid namespace, unless it is cloned into a new one.
 	cloned := cmd.SysProcAttr != nil && cmd.SysProcAttr.Cloneflags&unix.CLONE_NEWPID != 0
 	// From before the fork until the pid is in the table, it counts as a window: a zombie seen meanwhile may be ours.
@@ -35,15 +44,43 @@ func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
 		return nil, ErrClosed
 	}
 	fd := -1
-	callers := cmd.SysProcAttr
-	cmd.SysProcAttr = forkAttr(callers, &fd)
-	// A fork that was interrupted has forked nothing, and the caller may not try again with the same cmd.
-	err := o.sys.start(cmd)
-	cmd.SysProcAttr = callers
+	attr.Sys = forkAttr(cmd.SysProcAttr, &fd)
+	pid, err := o.sys.fork(cmd.Path, argv(cmd), &attr)
+	runtime.KeepAlive(cmd) // its files were numbers meanwhile
 	if err != nil {
-		return nil, classedStart(cmd.Path, err)
+		return nil, classedStart(cmd.Path, &os.PathError{Op: "fork/exec", Path: cmd.Path, Err: err})
 	}
-	return o.adopt(cmd, fd, w.ticks), nil
+	return o.adopt(pid, fd, w.ticks), nil
+}
+
+// files lists the descriptors that the process is to have, from 0 on.
+func (o *Owner) files(cmd *exec.Cmd) ([]uintptr, error) {
+	if cmd.Err != nil { // exec.Command has not found it
+		return nil, classedStart(cmd.Path, cmd.Err)
+	}
+	files := make([]uintptr, 0, 3+len(cmd.ExtraFiles))
+	for _, stream := range [...]any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		switch stream := stream.(type) {
+		case nil:
+			files = append(files, o.null.Fd())
+		case *os.File:
+			files = append(files, stream.Fd())
+		default:
+			return nil, fmt.Errorf("start %s: a stream is a %T and no file: %w", cmd.Path, stream, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, extra := range cmd.ExtraFiles {
+		files = append(files, extra.Fd())
+	}
+	return files, nil
+}
+
+// argv is the command line: never empty.
+func argv(cmd *exec.Cmd) []string {
+	if len(cmd.Args) == 0 {
+		return []string{cmd.Path}
+	}
+	return cmd.Args
 }
 
 // forkAttr is the caller's wish with ours. The kernel makes the pidfd together with the process (CLONE_PIDFD), so that
@@ -58,77 +95,30 @@ func forkAttr(callers *syscall.SysProcAttr, fd *int) *syscall.SysProcAttr {
 	return &attr
 }
 
-// classedStart keeps the error of os/exec as it is and adds a class where we know one.
+// classedStart keeps the error as it is and adds a class where we know one.
 func classedStart(path string, err error) error {
 	return fmt.Errorf("start %s: %w: %w", path, classOf(err), err)
 }
 
 // adopt enters a process in the table that was just forked.
-func (o *Owner) adopt(cmd *exec.Cmd, fd int, ticks uint64) *Process {
-	// Our waits must not block in waitid; os/exec, which has a duplicate, asks only when the answer is there.
+func (o *Owner) adopt(pid, fd int, ticks uint64) *Process {
+	// For the poller. Our waits have WNOHANG and would not block either way.
 	_ = unix.SetNonblock(fd, true)
-	h := newHeld(o, cmd.Process.Pid, fd)
+	h := newHeld(o, pid, fd)
 	h.start = ticks
-	p := &Process{held: h, cmd: cmd, finished: make(chan struct{})}
-	h.call = p
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.known[h.pid] = h
 	delete(o.zombies, h.pid)
-	return p
-}
-
-// collect reaps through os/exec. The caller holds Owner.mu and knows that the process is a zombie.
-func (p *Process) collect() {
-	state, _ := p.cmd.Process.Wait()
-	finish := func() {
-		// It finds nothing more to wait for, and says so; but it ends the copying of output, within WaitDelay, and
-		// closes what must be closed.
-		_ = p.cmd.Wait()
-		p.cmd.ProcessState = state
-		close(p.finished)
-	}
-	if p.copies() {
-		go finish()
-	} else {
-		finish()
-	}
-}
-
-// copies says whether os/exec copies something of the process, for which it may have to wait. What a process is given as
-// a file, or not at all, is not copied.
-func (p *Process) copies() bool {
-	for _, stream := range []any{p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr} {
-		if _, file := stream.(*os.File); stream != nil && !file {
-			return true
-		}
-	}
-	return false
+	return &Process{h}
 }
 
 // Pid is the process's number. It is nobody else's until Wait has returned.
 func (p *Process) Pid() int { return p.held.pid }
 
-// Wait returns the exit of the process once it is there and its output was copied (which cmd.WaitDelay bounds). It may be
-// called by many and after the exit; all are told the same. It fails with the cause of ctx, which ends this wait only;
-// with ErrClosed; or with ErrLost.
-func (p *Process) Wait(ctx context.Context) (Exit, error) {
-	exit, err := p.held.wait(ctx)
-	if err != nil {
-		return Exit{}, err
-	}
-	select {
-	case <-p.finished:
-		return exit, nil
-	default:
-	}
-	select {
-	case <-p.finished:
-		return exit, nil
-	case <-ctx.Done():
-		return Exit{}, context.Cause(ctx)
-	}
-}
+// Wait returns the exit of the process, once it is there. It may be called by many and after the exit; all are told the
+// same. It fails with the cause of ctx, which ends this wait only; with ErrClosed; or with ErrLost.
+func (p *Process) Wait(ctx context.Context) (Exit, error) { return p.held.wait(ctx) }
 
 // Signal sends a signal to the process alone; os.ErrProcessDone once it has exited.
 func (p *Process) Signal(sig unix.Signal) error { return p.held.signal(sig) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,20 +27,15 @@ func TestStartMany(t *testing.T) {
 		group.Go(func() {
 			for i := range 60 {
 				status := uint32((worker*60 + i) % 256)
-				number, out := strconv.Itoa(int(status)), bytes.Buffer{}
-				cmd := exec.Command("busybox", "sh", "-c", "echo $0; exit $0", number)
-				cmd.Stdout = &out
-				p, err := o.Start(cmd)
+				number := strconv.Itoa(int(status))
+				p, out, err := start(o, exec.Command("busybox", "sh", "-c", "echo $0; exit $0", number))
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				exit, err := p.Wait(impatient(t))
-				if err != nil || exit.Status != status || out.String() != number+"\n" {
-					t.Errorf("%d: %+v, %v, %q", status, exit, err, out.String())
-				}
-				if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != int(status) {
-					t.Errorf("%d: os/exec was not told: %v", status, cmd.ProcessState)
+				if text := string(out()); err != nil || exit.Status != status || text != number+"\n" {
+					t.Errorf("%d: %+v, %v, %q", status, exit, err, text)
 				}
 			}
 		})
@@ -148,28 +145,75 @@ func inherited(t *testing.T, pid int) (extra []string) {
 	return extra
 }
 
-// A grandchild that keeps the output open holds Wait back no longer than WaitDelay, and ctx ends the wait before.
-func TestWaitDelay(t *testing.T) {
+// A grandchild that keeps the output open does not hold the exit back, and a stream that would have to be copied is
+// refused before anything is forked.
+func TestOutputIsNotWaitedFor(t *testing.T) {
 	o := owner(t, kernel{})
 	_, marker := sleeper(t, "delay")
-	var out bytes.Buffer
-	cmd := exec.Command("sh", "-c", "sleep "+marker+" & echo said")
-	cmd.Stdout, cmd.WaitDelay = &out, 300*time.Millisecond
-	p, err := o.Start(cmd)
+	p, out, err := start(o, exec.Command("sh", "-c", "sleep "+marker+" & echo said"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := p.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
+	if exit, err := p.Wait(impatient(t)); err != nil || exit.Status != 0 {
+		t.Errorf("%+v, %v", exit, err)
 	}
-	exit, err := p.Wait(impatient(t))
-	if err != nil || exit.Status != 0 || out.String() != "said\n" {
-		t.Errorf("%+v, %v, %q", exit, err, out.String())
+	left := alive(t, marker)
+	if len(left) != 1 {
+		t.Errorf("%d grandchildren live, it should be one", len(left))
 	}
-	for _, pid := range alive(t, marker) {
+	for _, pid := range left {
 		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	if text := string(out()); text != "said\n" {
+		t.Errorf("%q", text)
+	}
+	cmd := exec.Command("true")
+	cmd.Stdout = new(bytes.Buffer)
+	if _, err := o.Start(cmd); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a buffer for an output: %v", err)
+	}
+	if len(o.known) != 0 {
+		t.Errorf("%d processes are known", len(o.known))
+	}
+}
+
+// What is described as for os/exec comes to be: arguments, environment, directory, streams, further files.
+func TestStartHeedsTheDescription(t *testing.T) {
+	o := owner(t, kernel{})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	t.Setenv("INHERITED", "yes")
+	script := `echo "$0 $1 $PWD ${INHERITED-no} ${OWN-no}"; readlink /proc/self/fd/0; readlink /proc/self/fd/2; echo more >&3; [ ! -e /proc/self/fd/4 ]`
+	for _, env := range [][]string{nil, {"PATH=" + os.Getenv("PATH"), "OWN=yes"}} {
+		cmd := exec.Command("busybox", "sh", "-c", script, "zero", "one")
+		cmd.Dir, cmd.Env, cmd.ExtraFiles = "/proc", env, []*os.File{w}
+		p, out, err := start(o, cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := p.Wait(impatient(t)); err != nil || exit.Status != 0 {
+			t.Errorf("%+v, %v", exit, err)
+		}
+		want := "zero one /proc yes no\n/dev/null\n/dev/null\n"
+		if env != nil {
+			want = "zero one /proc no yes\n/dev/null\n/dev/null\n"
+		}
+		if got := string(out()); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		more := make([]byte, 5)
+		if _, err := io.ReadFull(r, more); err != nil || string(more) != "more\n" {
+			t.Errorf("%q, %v", more, err)
+		}
+	}
+	for _, cmd := range []*exec.Cmd{exec.Command("no-such-program-anywhere"), {Path: "/nowhere/at/all"}, {Path: "/bin/true", Dir: "/nowhere"}} {
+		if _, err := o.Start(cmd); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, exec.ErrNotFound) {
+			t.Errorf("%v: %v", cmd.Path, err)
+		}
 	}
 }
 

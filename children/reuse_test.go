@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,21 +31,20 @@ type reuseReport struct {
 // Row 56, W2, invariant 13: a pid that is forced to be used again is never another's exit.
 func TestRow56PidReuse(t *testing.T) {
 	o := owner(t, kernel{})
-	var out strings.Builder
 	cmd := part("reuse")
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
-	p, err := o.Start(cmd)
+	p, out, err := start(o, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
 	exit, err := p.Wait(context.Background())
 	if err != nil || exit.Status != 0 {
-		t.Fatalf("%+v, %v: %s", exit, err, out.String())
+		t.Fatalf("%+v, %v: %s", exit, err, out())
 	}
 	var report reuseReport
-	if err := json.Unmarshal([]byte(out.String()), &report); err != nil {
-		t.Fatal(err, out.String())
+	if err := json.Unmarshal(out(), &report); err != nil {
+		t.Fatal(err, string(out()))
 	}
 	t.Logf("%d claimed, %d of them with a pid that was used before; %d claims of others' pids refused",
 		report.Claimed, report.Reused, report.Refused)
@@ -117,17 +115,14 @@ func (r *reuser) work(random *rand.Rand) {
 
 // call makes n children, the i-th of which exits with token+i.
 func (r *reuser) call(token, n int) ([]int, error) {
-	var out strings.Builder
-	cmd := part("crowd", fmt.Sprint("CROWD=", n), fmt.Sprint("TOKEN=", token))
-	cmd.Stdout = &out
-	p, err := r.o.Start(cmd)
+	p, out, err := start(r.o, part("crowd", fmt.Sprint("CROWD=", n), fmt.Sprint("TOKEN=", token)))
 	if err != nil {
 		return nil, err
 	}
 	if _, err := p.Wait(context.Background()); err != nil {
 		return nil, err
 	}
-	return parsePids([]byte(out.String()), nil)
+	return parsePids(out(), nil)
 }
 
 func (r *reuser) claim(w *Window, pid int, want uint32) {

@@ -7,8 +7,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -26,8 +26,8 @@ type system interface {
 	waitid(idType, id int, peek bool) (x exited, ok bool, err error)
 	// killGroup sends a signal to a whole process group.
 	killGroup(pgid int, sig unix.Signal) error
-	// start forks.
-	start(cmd *exec.Cmd) error
+	// fork forks and executes.
+	fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error)
 	// readFile reads a file into buf, from its beginning; n == len(buf) means that there may be more.
 	readFile(path string, buf []byte) (n int, err error)
 	// subDirs gives the names of the directories in a directory.
@@ -76,7 +76,7 @@ func (kernel) pidfdSignal(fd int, sig unix.Signal) error {
 }
 
 // childInfo is the part of siginfo_t that waitid fills in, as it lies in memory on 64-bit Linux (<asm/siginfo.h>: three
-// ints, and the union begins at the next multiple of 8). It is as long as unix.Siginfo, to which it is cast.
+// ints, and the union begins at the next multiple of 8). It is as long as unix.Siginfo, which is as long as the kernel's.
 type childInfo struct {
 	signo, errno, code int32
 	_                  int32
@@ -100,9 +100,13 @@ func (kernel) waitid(idType, id int, peek bool) (exited, bool, error) {
 	if peek {
 		options |= unix.WNOWAIT
 	}
-	err := unix.Waitid(idType, id, (*unix.Siginfo)(unsafe.Pointer(&info)), options, nil)
-	if err != nil || info.pid == 0 {
-		return exited{}, false, err
+	// Raw, as it does not block: the scheduler need not watch it (an ordinary call wakes its monitor thread).
+	_, _, errno := unix.RawSyscall6(unix.SYS_WAITID, uintptr(idType), uintptr(id), uintptr(unsafe.Pointer(&info)), uintptr(options), 0, 0)
+	if errno != 0 {
+		return exited{}, false, errno
+	}
+	if info.pid == 0 {
+		return exited{}, false, nil
 	}
 	x := exited{pid: int(info.pid), status: uint32(info.status)}
 	if info.code != cldExited {
@@ -118,7 +122,10 @@ func (kernel) killGroup(pgid int, sig unix.Signal) error {
 	return unix.Kill(-pgid, sig)
 }
 
-func (kernel) start(cmd *exec.Cmd) error { return cmd.Start() }
+func (kernel) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+	pid, _, err := syscall.StartProcess(path, argv, attr)
+	return pid, err
+}
 
 func (kernel) readFile(path string, buf []byte) (int, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

@@ -51,23 +51,21 @@ func playTracer() {
 }
 
 // tracer starts one that holds pid; order tells it what to do.
-func tracer(t *testing.T, o *Owner, pid int) (p *Process, order io.WriteCloser) {
+func tracer(t *testing.T, o *Owner, pid int) (*Process, io.WriteCloser) {
 	t.Helper()
 	cmd := part("tracer", "TRACEE="+strconv.Itoa(pid))
 	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	out, said := pipe(t)
+	orders, order := pipe(t)
+	cmd.Stdin, cmd.Stdout = orders, said
+	p, err := o.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if order, err = cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if p, err = o.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	var said string
-	if _, err := fmt.Fscan(out, &said); err != nil || said != "seized" {
-		t.Fatal("tracer:", said, err)
+	orders.Close()
+	var word string
+	if _, err := fmt.Fscan(out, &word); err != nil || word != "seized" {
+		t.Fatal("tracer:", word, err)
 	}
 	return p, order
 }

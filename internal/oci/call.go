@@ -95,8 +95,7 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 	return outcome{process: process, stdout: stdout}, nil
 }
 
-// command builds the exec.Cmd. No context is bound to it: os/exec would kill the
-// process alone, and we kill it with all that it forked.
+// command describes the process.
 func (r *Runtime) command(c *call) *exec.Cmd {
 	logPath := r.logPath
 	if c.log != nil {
@@ -109,8 +108,6 @@ func (r *Runtime) command(c *call) *exec.Cmd {
 		Dir:  r.dir,
 		// Pdeathsig: a runtime whose shim is dead has nobody to report to.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
-		// Only if something of lark's were copied by goroutines of os/exec.
-		WaitDelay: outputGrace,
 	}
 	if c.stdin != nil {
 		cmd.Stdin = c.stdin

@@ -83,12 +83,20 @@ func executable(path string) error {
 
 // environment is what the runtime gets: ours, without the variables by which
 // systemd speaks to a service. runc takes NOTIFY_SOCKET as an order to set up
-// notification for the container, and LISTEN_FDS as one to hand descriptors on.
+// notification for the container, and LISTEN_FDS as one to hand descriptors on. Of a
+// name that stands there twice the last counts, as for os/exec.
 func environment(env []string) []string {
 	out := make([]string, 0, len(env)+1)
-	path := false
-	for _, kv := range env {
+	path, last := false, make(map[string]int, len(env))
+	for i, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		last[name] = i
+	}
+	for i, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
+		if last[name] != i {
+			continue
+		}
 		switch name {
 		case "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID":
 			continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -270,6 +271,14 @@ func TestRow37GoneIsAsked(t *testing.T) {
 	b = newBench(t, "probe:hang", short(300*time.Millisecond))
 	if err := b.Delete(t.Context(), "x", false); !errdefs.IsUnknown(err) {
 		t.Errorf("delete, and state hangs: %v", err)
+	}
+}
+
+// Of a variable that stands in the environment twice the last counts, whichever the runtime's C library would take.
+func TestEnvironmentIsUnambiguous(t *testing.T) {
+	got := environment([]string{"A=1", "PATH=/first", "B=2", "A=3", "PATH=/second", "NOTIFY_SOCKET=x"})
+	if want := []string{"B=2", "A=3", "PATH=/second"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -45,7 +45,6 @@ type IO struct {
 	mu      sync.Mutex // guards all below
 	closed  bool
 	given   [3]*os.File // what the process gets as 0, 1 and 2; nil once closed
-	null    *os.File    // in place of those that are none
 	socket  *consoleSocket
 	console *os.File
 	outputs []*pump    // not started before Attach
@@ -85,32 +84,20 @@ func open(ctx context.Context, k kernel, owner *children.Owner, log *slog.Logger
 	return s, nil
 }
 
-// Set gives the runtime what the process is to have. Streams that are none get
-// /dev/null, opened once for all of them.
+// Set gives the runtime what the process is to have. Streams that are none stay nil, for
+// which children.Owner.Start gives /dev/null.
 func (s *IO) Set(cmd *exec.Cmd) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	files := s.given
-	for i, f := range files {
-		if f != nil {
-			continue
-		}
-		if s.null == nil && !s.closed {
-			if fd, err := s.k.open(os.DevNull, unix.O_RDWR, 0); err == nil {
-				s.null = os.NewFile(uintptr(fd), os.DevNull)
-			}
-		}
-		files[i] = s.null
+	// A nil *os.File in an interface is not nil.
+	if f := s.given[0]; f != nil {
+		cmd.Stdin = f
 	}
-	// A nil *os.File in an interface is not nil: os/exec would pass a bad descriptor.
-	if files[0] != nil {
-		cmd.Stdin = files[0]
+	if f := s.given[1]; f != nil {
+		cmd.Stdout = f
 	}
-	if files[1] != nil {
-		cmd.Stdout = files[1]
-	}
-	if files[2] != nil {
-		cmd.Stderr = files[2]
+	if f := s.given[2]; f != nil {
+		cmd.Stderr = f
 	}
 }
 
@@ -128,10 +115,6 @@ func (s *IO) closeGiven() error {
 			errs = append(errs, f.Close())
 			s.given[i] = nil
 		}
-	}
-	if s.null != nil {
-		errs = append(errs, s.null.Close())
-		s.null = nil
 	}
 	return errors.Join(errs...)
 }
