@@ -25,17 +25,17 @@ func (s *starter) spawn(socket *os.File, path string) (undo func() error, err er
 	if err != nil {
 		return nil, err
 	}
-	var process *os.Process
+	var pid int
 	undo = func() error {
 		var killed error
-		if process != nil {
-			killed = process.Kill()
-			_, _ = process.Wait()
+		if pid > 0 { // our child, whom nobody else reaps: the number is its own
+			killed = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, nil, 0, nil)
 		}
 		return errors.Join(killed, removeSocket(path, id))
 	}
-	if process, err = s.fork(socket); err == nil {
-		err = s.adopt(process.Pid)
+	if pid, err = s.fork(socket); err == nil {
+		err = s.adopt(pid)
 	}
 	if err != nil {
 		return nil, errors.Join(err, undo())
@@ -44,34 +44,40 @@ func (s *starter) spawn(socket *os.File, path string) (undo func() error, err er
 }
 
 // fork executes this binary again, as the server: in a process group of its own, so
-// that a signal to ours does not reach it, with nothing of ours but the socket.
-func (s *starter) fork(socket *os.File) (*os.Process, error) {
+// that a signal to ours does not reach it, with nothing of ours but the socket. It does
+// without os.StartProcess, whose first use forks once more, to see whether pidfds work.
+func (s *starter) fork(socket *os.File) (pid int, err error) {
 	// The file that runs, whatever name containerd found it by and whatever the
 	// working directory is.
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer null.Close()
-	// Core scheduling is a property of threads that fork(2) hands on.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	if os.Getenv("SCHED_CORE") != "" {
+		// Core scheduling is a property of threads that fork(2) hands on.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		if err := unix.Prctl(unix.PR_SCHED_CORE, unix.PR_SCHED_CORE_CREATE, 0, unix.PR_SCHED_CORE_SCOPE_PROCESS_GROUP, 0); err != nil {
-			return nil, fmt.Errorf("core scheduling: %w", err)
+			return 0, fmt.Errorf("core scheduling: %w", err)
 		}
 	}
-	return os.StartProcess(self, s.args(), &os.ProcAttr{
+	pid, err = syscall.ForkExec(self, s.args(), &syscall.ProcAttr{
 		Dir: s.bundle.Path(),
 		Env: s.env(),
 		// Not our outputs: containerd waits until all who hold them have gone.
-		Files: []*os.File{null, null, null, socket},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), socket.Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true},
 	})
+	runtime.KeepAlive(socket)
+	if err != nil {
+		return 0, &os.PathError{Op: "fork/exec", Path: self, Err: err}
+	}
+	return pid, nil
 }
 
 func (s *starter) args() []string {

@@ -53,8 +53,9 @@ func starting(ns bundle.Namespace, id bundle.ContainerID, f *flags, in io.Reader
 		return err
 	}
 	data, err := a.encode(req.dialect)
-	// A daemon that is gone shall be an error of the write, and not our death.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	// A daemon that is gone shall be an error of the write, and not our death. Nothing is
+	// executed any more that could inherit it.
+	signal.Ignore(unix.SIGPIPE)
 	if err == nil {
 		_, err = out.Write(data)
 	}
