@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // cgroupRoot is where distributions mount cgroups: one cgroup2, or the v1 hierarchies
@@ -25,11 +27,20 @@ func ClearCgroup(ctx context.Context, cgroup string) error { return clearCgroup(
 // clearCgroup kills what is left in the cgroup and removes it from every hierarchy. An
 // absent one is the normal case and costs a few stat calls.
 func clearCgroup(ctx context.Context, cgroup string) error {
+	return clearCgroupBelow(ctx, cgroupRoot, cgroup)
+}
+
+func clearCgroupBelow(ctx context.Context, root, cgroup string) error {
 	if cgroup == "" || cgroup == "/" || strings.Contains(cgroup, "..") {
 		return nil
 	}
 	var errs []error
-	for _, dir := range cgroupDirs(cgroupRoot, cgroup) {
+	for _, dir := range cgroupDirs(root, cgroup) {
+		// Where no cgroup2 is mounted crun writes the same names into plain directories.
+		// Nobody takes a pid out of a plain file: it may be anybody's by now.
+		if !onCgroupFS(dir) {
+			continue
+		}
 		thaw(dir)
 		errs = append(errs, killHeld(ctx, func() []int { return members(dir) }, func(pid int) bool { return slices.Contains(members(dir), pid) }))
 		errs = append(errs, removeCgroup(ctx, dir))
@@ -54,6 +65,15 @@ func cgroupDirs(root, cgroup string) []string {
 		}
 	}
 	return dirs
+}
+
+// onCgroupFS is true for a directory that the kernel keeps.
+func onCgroupFS(dir string) bool {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return false // removed while we looked
+	}
+	return fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
 // thaw wakes a frozen cgroup: a frozen process does not die of SIGKILL under v1. The

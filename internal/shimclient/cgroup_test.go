@@ -1,6 +1,9 @@
 package shimclient
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +37,73 @@ func TestClearRefusesRoot(t *testing.T) {
 		if err := clearCgroup(t.Context(), c); err != nil {
 			t.Errorf("%q: %v", c, err)
 		}
+	}
+}
+
+// TestClearPassesOverPlainFiles: crun leaves directories that look like cgroups where no
+// cgroup2 is mounted. The pid in there was somebody's once; it must not be killed, nor
+// its death be waited for.
+func TestClearPassesOverPlainFiles(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "unified", "lark-1")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other := exec.Command("sleep", "1000")
+	other.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		other.Process.Kill()
+		other.Wait()
+	}()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, other.Process.Pid), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearCgroupBelow(t.Context(), root, "/lark-1"); err != nil {
+		t.Error(err)
+	}
+	var w unix.WaitStatus
+	if pid, err := unix.Wait4(other.Process.Pid, &w, unix.WNOHANG, nil); err != nil || pid != 0 {
+		t.Errorf("the process named there has ended: %v, %v", w, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("the directory was touched: %v, %v", left, err)
+	}
+}
+
+// TestClearRealCgroup: a cgroup of the kernel's is emptied and removed.
+func TestClearRealCgroup(t *testing.T) {
+	name := fmt.Sprintf("/lark-test-%d", os.Getpid())
+	var dir string
+	for _, d := range []string{cgroupRoot, cgroupRoot + "/pids", cgroupRoot + "/freezer"} {
+		if onCgroupFS(d) && os.Mkdir(d+name, 0o755) == nil {
+			dir = d + name
+			break
+		}
+	}
+	if dir == "" {
+		t.Skip("no cgroup can be made here")
+	}
+	member := exec.Command("sleep", "1000")
+	member.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := member.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- member.Wait() }() // a zombie would stay a member
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, member.Process.Pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := clearCgroup(t.Context(), name); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err == nil {
+		t.Error("the member was not killed")
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left: %v", dir, err)
 	}
 }
 
