@@ -29,6 +29,10 @@ ratio to the first shim that is named.
 The runtime called lark-stub-runtime does next to nothing, so that the shims' own costs
 show. It is found beside this program.
 
+crun refuses a machine with cgroup v1 controllers and a cgroup2 mount beside them. With a
+runtime whose file is called crun, all of the run is done in a private mount namespace
+without the cgroup2 mount there. A containerd given with --containerd stays where it is.
+
 Measures:
 %s`
 
@@ -178,6 +182,9 @@ func measureShims(ctx context.Context, o benchOptions) (*bench.Result, error) {
 	}
 	cfg, err := benchConfig(o)
 	if err != nil {
+		return nil, err
+	}
+	if err := bench.Suit(cfg); err != nil {
 		return nil, err
 	}
 	if ctx == nil {

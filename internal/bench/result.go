@@ -72,6 +72,8 @@ type Machine struct {
 	CPUs   int    `json:"cpus"`
 	Arch   string `json:"arch"`
 	Memory string `json:"memory"`
+	// Cgroups are the versions that the run saw.
+	Cgroups string `json:"cgroups,omitempty"`
 }
 
 func newResult(cfg Config) *Result {
@@ -85,6 +87,9 @@ func newResult(cfg Config) *Result {
 
 func thisMachine() Machine {
 	m := Machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, CPU: "unknown"}
+	if cgroups, err := readCgroupMounts(); err == nil {
+		m.Cgroups = cgroups.String()
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
