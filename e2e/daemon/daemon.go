@@ -191,7 +191,13 @@ func (d *Daemon) command() *exec.Cmd {
 		if hidden := hybridCgroup2(); len(hidden) > 0 {
 			// Unshareflags also makes the mounts private.
 			attr.Unshareflags = syscall.CLONE_NEWNS
-			script := "umount " + strings.Join(hidden, " ") + ` && exec "$0" "$@"`
+			// crun makes its directories there all the same; below a mount of our own
+			// they go with it, else they stay in the tmpfs that the machine shares.
+			var script string
+			for _, dir := range hidden {
+				script += "umount " + dir + " && mount -t tmpfs e2e " + dir + " && "
+			}
+			script += `exec "$0" "$@"`
 			argv = append([]string{"/bin/sh", "-c", script}, argv...)
 		}
 	}
