@@ -33,8 +33,10 @@ crun refuses a machine with cgroup v1 controllers and a cgroup2 mount beside the
 runtime whose file is called crun, all of the run is done in a private mount namespace
 without the cgroup2 mount there. A containerd given with --containerd stays where it is.
 
-Measures:
-%s`
+Measures; those with (*) are made with the first two runtimes only:
+%s
+A shim that can not do half of the execs of a level in 15 s is not asked for more of them
+at once, and its memory after a thousand is not read.`
 
 const benchExample = `  lark bench --shim upstream=/usr/bin/containerd-shim-runc-v2 --shim lark=bin/containerd-shim-lark-v2
   lark bench --quick --only exec,memory --json result.json --html result.html

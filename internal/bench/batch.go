@@ -56,5 +56,9 @@ func runBatch(ctx context.Context, n, parallel int, op func(ctx context.Context,
 	return out, nil
 }
 
+// hopeless is true when not even half of n could be done in the time: more at once would
+// take no less. A busy machine alone does not make a batch that slow.
+func (b batch) hopeless(n int) bool { return b.Slow && 2*len(b.Each) < n }
+
 // per is the wall time of one operation among the others.
 func (b batch) per() time.Duration { return b.Wall / time.Duration(max(1, len(b.Each))) }

@@ -3,8 +3,8 @@ package bench
 import "time"
 
 // How much work each measure does, and how long it may take. Chosen so that a full run
-// of five rounds with the stub and runc and three shims ends within half an hour on two
-// cores.
+// of five rounds with the stub, runc and crun and four shims, one of them with a lock over
+// every start, ends within half an hour on two cores.
 const (
 	// quickDivisor is how much less work Config.Quick means.
 	quickDivisor = 5

@@ -66,7 +66,7 @@ func (b *bench) daemonExecs(ctx context.Context, d *daemon, col column) (err err
 			return err
 		}
 		b.result.add(Key{Measure: "daemon", Metric: "exec", Runtime: d.rt.Name, Param: flight}, col, daemonUnit("exec"), milliseconds(out.per()))
-		if out.Slow {
+		if out.hopeless(n) {
 			b.slow[slowKey{"daemon", d.rt, col.name}] = flight
 		}
 	}

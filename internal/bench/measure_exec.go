@@ -86,7 +86,7 @@ func (st *stage) execLevel(ctx context.Context, col column, n, flight int) error
 	if err != nil {
 		return err
 	}
-	if out.Slow {
+	if out.hopeless(n) {
 		st.b.slow[slowKey{"exec", st.rt, col.name}] = flight
 	}
 	after, err := cpuOf(st.shim.Pid)

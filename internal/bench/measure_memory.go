@@ -93,8 +93,17 @@ func (b *bench) readings(ctx context.Context, rt Runtime, c *crew) error {
 		}
 	}
 	b.progress.step()
+	return b.workReadings(ctx, rt, c)
+}
+
+// workReadings are those after execs. Where those are too slow to be done there are none:
+// a reading after a few of them is not one after a thousand.
+func (b *bench) workReadings(ctx context.Context, rt Runtime, c *crew) error {
+	if b.tooSlow(slowKey{"exec", rt, c.col.name}, memoryFlight) {
+		return nil
+	}
 	for _, st := range c.stages[:workers] {
-		if err := st.execs(ctx, memoryExecs); err != nil {
+		if all, err := st.execs(ctx, memoryExecs); err != nil || !all {
 			return err
 		}
 		if err := b.read(rt, c.col, afterExecs, []*stage{st}); err != nil {
@@ -103,23 +112,27 @@ func (b *bench) readings(ctx context.Context, rt Runtime, c *crew) error {
 		b.progress.step()
 	}
 	first := c.stages[0]
-	if err := first.execs(ctx, b.scaled(moreExecs, 0)); err != nil {
+	if all, err := first.execs(ctx, b.scaled(moreExecs, 0)); err != nil || !all {
 		return err
 	}
 	b.progress.step()
 	return b.read(rt, c.col, afterMore, []*stage{first})
 }
 
-// execs does n execs and lets the last exits settle.
-func (st *stage) execs(ctx context.Context, n int) error {
+// execs does n execs, or says that it could not do all, and lets the last exits settle.
+func (st *stage) execs(ctx context.Context, n int) (all bool, err error) {
 	process, err := st.process("true")
 	if err != nil {
-		return err
+		return false, err
 	}
-	if _, err := runBatch(ctx, n, memoryFlight, func(ctx context.Context, _ int) error { return st.exec(ctx, process) }); err != nil {
-		return err
+	op := func(ctx context.Context, _ int) error { return st.exec(ctx, process) }
+	for left := n; left > 0; left -= memoryExecs { // each within the time of one batch
+		out, err := runBatch(ctx, min(left, memoryExecs), memoryFlight, op)
+		if err != nil || out.Slow {
+			return false, err
+		}
 	}
-	return rest(ctx, settle/4)
+	return true, rest(ctx, settle/4)
 }
 
 // read notes what each of the shims occupies.

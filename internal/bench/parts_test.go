@@ -82,6 +82,33 @@ func TestRunBatchSlow(t *testing.T) {
 	})
 }
 
+// TestHopeless: half of the work in the time is slow, less is hopeless.
+func TestHopeless(t *testing.T) {
+	for _, c := range []struct {
+		done int
+		slow bool
+		want bool
+	}{{50, true, false}, {49, true, true}, {100, false, false}, {0, true, true}} {
+		if got := (batch{Each: make([]time.Duration, c.done), Slow: c.slow}).hopeless(100); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
+
+// TestFirstTwo: with which runtimes a measure is made.
+func TestFirstTwo(t *testing.T) {
+	rts := []Runtime{{Name: "stub", Stub: true}, {Name: "runc"}, {Name: "crun"}}
+	b := &bench{cfg: Config{Runtimes: rts}}
+	for i, rt := range rts {
+		if got := firstTwo(b, rt); got != (i < 2) {
+			t.Errorf("%s: %v", rt.Name, got)
+		}
+	}
+	if b.cfg.Runtimes = rts[:1]; !firstTwo(b, rts[0]) {
+		t.Error("not with the only one")
+	}
+}
+
 func TestRunBatchFails(t *testing.T) {
 	broken := errors.New("broken")
 	var begun atomic.Int64

@@ -63,6 +63,15 @@ type Result struct {
 	Figures []*Figure `json:"figures"`
 	// Targets are filled by CheckTargets.
 	Targets []Verdict `json:"targets,omitempty"`
+	// Took is where the time went.
+	Took []Took `json:"took,omitempty"`
+}
+
+// Took is how long one measure took with one runtime.
+type Took struct {
+	Measure string  `json:"measure"`
+	Runtime string  `json:"runtime"`
+	Seconds float64 `json:"seconds"`
 }
 
 // Machine is where it was measured.
