@@ -95,13 +95,14 @@ bench-execs: build peers ## 100 execs at once: lark's shim against containerd's 
 	go run ./execbench $(BENCH_EXECS)
 
 .PHONY: bench
-bench: build stub packages peers others ## lark bench: lark's shim beside containerd's 2.4, 1.7 and the system's
+bench: build stub packages peers others ## lark bench: lark's shim beside containerd's 2.4, 1.7 and the system's, half an hour; BENCH="--quick --rounds 1"
 	@$(env)
 	bin/lark bench --runtime bin/lark-stub-runtime --runtime runc="$$LARK_CACHE/runc-1.5.2/runc" --runtime crun --shim lark-v2=bin/containerd-shim-lark-v2 \
 		--shim upstream-2.4="$$LARK_CACHE/$(CONTAINERD)/containerd-shim-runc-v2" \
 		--shim upstream-1.7="$$LARK_CACHE/containerd-1.7.35/containerd-shim-runc-v2" \
 		--shim upstream-1.6="$$(command -v containerd-shim-runc-v2)" \
-		--against upstream-2.4 --targets --json bench.json --html bench.html --markdown bench.md $(BENCH)
+		--against upstream-2.4 --targets --json bench.json --html bench.html --markdown bench.md \
+		--plot exec.wall.runc=bench-wall.svg --plot exec.cpu.stub=bench-cpu.svg $(BENCH)
 
 # The stub is entered without Go's runtime, whose start would cost more than what is
 # to be measured.

@@ -40,7 +40,8 @@ at once, and its memory after a thousand is not read.`
 
 const benchExample = `  lark bench --shim upstream=/usr/bin/containerd-shim-runc-v2 --shim lark=bin/containerd-shim-lark-v2
   lark bench --quick --only exec,memory --json result.json --html result.html
-  lark bench --runtime runc --runtime crun --rounds 7 --targets`
+  lark bench --runtime runc --runtime crun --rounds 7 --targets
+  lark bench --from result.json --targets --markdown result.md --plot exec.wall.runc=wall.svg`
 
 // benchOptions are the flags.
 type benchOptions struct {
@@ -89,6 +90,9 @@ func benchCommand() *cobra.Command {
 const defaultRounds = 5
 
 func runBench(cmd *cobra.Command, o benchOptions) error {
+	if err := checkPlots(o.plots); err != nil {
+		return err
+	}
 	var r *bench.Result
 	var err error
 	if o.from != "" {
@@ -150,13 +154,29 @@ func showResult(w io.Writer, r *bench.Result, o benchOptions) error {
 	return writePlots(w, r, o.plots)
 }
 
-func writePlots(w io.Writer, r *bench.Result, plots []string) error {
+// checkPlots finds a misspelt one before half an hour is spent on measuring.
+func checkPlots(plots []string) error {
 	for _, p := range plots {
-		name, path, ok := strings.Cut(p, "=")
-		if !ok {
+		name, path, _ := strings.Cut(p, "=")
+		if path == "" {
 			return fmt.Errorf("--plot %s: give MEASURE.METRIC.RUNTIME=FILE", p)
 		}
+		if err := bench.CheckPlot(name); err != nil {
+			return fmt.Errorf("--plot %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// writePlots passes over what --only has left out, with a word.
+func writePlots(w io.Writer, r *bench.Result, plots []string) error {
+	for _, p := range plots {
+		name, path, _ := strings.Cut(p, "=")
 		svg, err := r.Plot(name)
+		if errors.Is(err, bench.ErrNotMeasured) {
+			fmt.Fprintln(os.Stderr, "lark:", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -210,7 +210,7 @@ func (b *bench) learn(ctx context.Context, s *Shim) error {
 		return err
 	}
 	s.era = st.shim.Era
-	b.result.describe(s.Name, fmt.Sprintf("%s, answers as %s, task API v%d", s.Path, st.shim.Answer.Form, st.shim.Answer.Version))
+	b.result.describe(s.Name, fmt.Sprintf("%s, answers as %s, task API v%d", filepath.Base(s.Path), st.shim.Answer.Form, st.shim.Answer.Version))
 	return st.close(ctx)
 }
 

@@ -4,9 +4,12 @@ package bench
 // needs nothing else.
 
 import (
+	"errors"
 	"fmt"
+	"html"
 	"html/template"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -24,22 +27,22 @@ svg{max-width:100%;height:auto}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
+th:first-child,td:first-child,.targets th,.targets td{text-align:left}
 .missed{color:#c33;font-weight:600}.met{color:#393}
 </style></head><body>
 <h1>lark bench</h1>
-<p>{{.Machine.CPU}}, {{.Machine.CPUs}} CPUs ({{.Machine.Arch}}), {{.Machine.Memory}}, Linux {{.Machine.Kernel}}.
+<p>{{.Machine.CPU}}, {{.Machine.CPUs}} CPUs ({{.Machine.Arch}}), {{.Machine.Memory}}, Linux {{.Machine.Kernel}}{{with .Machine.Cgroups}}, {{.}}{{end}}.
 {{.Started.Format "2006-01-02 15:04"}} UTC, {{.Rounds}} rounds{{if .Quick}} of a quick run{{end}}, {{printf "%.0f" .Seconds}} s.
-Medians ± half the distance between the quartiles; the number behind is the ratio to the first shim.</p>
+Medians ± half the distance between the quartiles; behind × the ratio to {{baseline .}}.</p>
 <ul>{{range .Columns}}<li>{{.Name}}: {{.About}}</li>{{end}}</ul>
-{{if .Targets}}<h2>Targets</h2><div class="wide"><table><tr><th>target</th><th>against</th><th>limit</th><th>measured</th><th></th></tr>
-{{range .Targets}}<tr><td>{{.What}}</td><td>{{.Against}}</td><td>{{if .AtLeast}}at least{{else}}at most{{end}} {{.Limit}}</td>
-{{if .Missing}}<td>-</td><td>not measured</td>{{else}}<td>{{printf "%.2f" .Value}}</td><td class="{{if .Met}}met{{else}}missed{{end}}">{{if .Met}}met{{else}}missed{{end}}</td>{{end}}</tr>
+{{with goals .}}<h2>Targets</h2><div class="wide"><table class="targets"><tr><th>what</th><th>target</th><th>measured</th><th></th></tr>
+{{range .}}<tr><td>{{.What}}</td><td>{{.Limit}}</td><td>{{range $i, $v := .Verdicts}}{{if $i}}, {{end}}<span class="{{.Word}}">{{.Measured}}</span>{{end}}</td><td>{{.Word}}</td></tr>
 {{end}}</table></div>{{end}}
 {{range sections .}}<h2>{{.Title}}</h2><div class="plots">{{range .Plots}}{{.}}{{end}}</div>
 <div class="wide"><table><tr><th></th>{{range $.Columns}}<th>{{.Name}}</th>{{end}}</tr>
 {{range .Rows}}<tr><td>{{.Label}}</td>{{range .Cells}}<td>{{.}}</td>{{end}}</tr>
 {{end}}</table></div>{{end}}
+{{with .Took}}<p>It took: {{range $i, $t := .}}{{if $i}}, {{end}}{{.Measure}} with {{.Runtime}} {{printf "%.0f" .Seconds}} s{{end}}.</p>{{end}}
 </body></html>
 `
 
@@ -57,7 +60,7 @@ type sectionRow struct {
 
 // HTML writes the page.
 func (r *Result) HTML(w io.Writer) error {
-	t, err := template.New("page").Funcs(template.FuncMap{"sections": sections}).Parse(page)
+	t, err := template.New("page").Funcs(template.FuncMap{"sections": sections, "goals": (*Result).goals, "baseline": (*Result).baseline}).Parse(page)
 	if err != nil {
 		return err
 	}
@@ -118,14 +121,29 @@ func (r *Result) Plot(name string) (string, error) {
 			return r.plot(rows), nil
 		}
 	}
-	return "", fmt.Errorf("there is no figure %q to plot", name)
+	return "", fmt.Errorf("plot %s: %w", name, ErrNotMeasured)
 }
 
-// Markdown writes the figures as tables for a README or a note.
+// ErrNotMeasured: a plot of what is not among the figures.
+var ErrNotMeasured = errors.New("it was not measured")
+
+// CheckPlot says of a name, before anything is measured, whether it can be one of a plot.
+func CheckPlot(name string) error {
+	const parts = 3
+	measure, _, _ := strings.Cut(name, ".")
+	if strings.Count(name, ".") < parts-1 || !slices.ContainsFunc(Measures(), func(m [2]string) bool { return m[0] == measure }) {
+		return fmt.Errorf("plot %s: give MEASURE.METRIC.RUNTIME, as exec.wall.runc", name)
+	}
+	return nil
+}
+
+// Markdown writes the table of targets, fit for a README, and all figures, folded up.
 func (r *Result) Markdown(w io.Writer) error {
 	var b strings.Builder
+	fmt.Fprintf(&b, "%s; medians of %d rounds.\n\n%s", r.machine(), r.Rounds, r.targetsMarkdown())
+	fmt.Fprintf(&b, "\nAll figures: median ± half the distance between the quartiles, × the ratio to %s.\n", r.baseline())
 	for _, s := range sections(r) {
-		fmt.Fprintf(&b, "\n**%s**\n\n| |", s.Title)
+		fmt.Fprintf(&b, "\n<details><summary>%s</summary>\n\n| |", html.EscapeString(s.Title))
 		for _, c := range r.Columns {
 			b.WriteString(" " + c.Name + " |")
 		}
@@ -133,6 +151,7 @@ func (r *Result) Markdown(w io.Writer) error {
 		for _, row := range s.Rows {
 			b.WriteString("| " + row.Label + " | " + strings.Join(row.Cells, " | ") + " |\n")
 		}
+		b.WriteString("\n</details>\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
+	"fmt"
+	"html"
 	"io"
 	"math"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +82,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := b.String()
-	for _, want := range []string{"exec, runtime runc", "wall time per exec, 128 in flight [ms]", "start, runtime stub", "31.0 ±0.500  1.48", Bare} {
+	for _, want := range []string{"exec, runtime runc", "wall time per exec, 128 in flight [ms]", "start, runtime stub", "31.0 ±0.500 ×1.48", Bare} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -110,8 +115,13 @@ func TestPlotsAreXML(t *testing.T) {
 			t.Errorf("%s: a point that cannot be drawn:\n%s", name, svg)
 		}
 	}
-	if _, err := r.Plot("no.such.figure"); err == nil {
-		t.Error("a figure that does not exist was drawn")
+	if _, err := r.Plot("no.such.figure"); !errors.Is(err, ErrNotMeasured) {
+		t.Errorf("a figure that does not exist: %v", err)
+	}
+	for name, want := range map[string]bool{"exec.wall.runc": true, "memory.rest.private.stub": true, "exec": false, "exec.wall": false, "nonsense.wall.runc": false} {
+		if err := CheckPlot(name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -141,7 +151,7 @@ func TestHTMLStandsAlone(t *testing.T) {
 
 func TestMarkdown(t *testing.T) {
 	var b bytes.Buffer
-	if err := sample(t).Markdown(&b); err != nil || !strings.Contains(b.String(), "| wall time per exec, 1 in flight [ms] | 11.0 ±0.500  0.52 |") {
+	if err := sample(t).Markdown(&b); err != nil || !strings.Contains(b.String(), "| wall time per exec, 1 in flight [ms] | 11.0 ±0.500 ×0.52 |") {
 		t.Errorf("got %v\n%s", err, b.String())
 	}
 }
@@ -173,7 +183,7 @@ func TestTargets(t *testing.T) {
 	}
 	got := map[string]Verdict{}
 	for _, v := range r.Targets {
-		got[v.What] = v
+		got[strings.TrimSuffix(v.What+", "+v.Runtime, ", ")] = v
 	}
 	if v := got["wall per exec, 32 in flight, runc"]; v.Met || math.Abs(v.Value-31.0/11) > 1e-9 {
 		t.Errorf("got %+v", v)
@@ -199,6 +209,30 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// TestGoals: one line for a target over several runtimes, and what it says.
+func TestGoals(t *testing.T) {
+	r := &Result{Targets: []Verdict{
+		{What: "a", Runtime: "stub", Against: "x", Limit: 0.35, Value: 0.3, Met: true},
+		{What: "a", Runtime: "runc", Against: "x", Limit: 0.35, Value: 0.4},
+		{What: "b", Against: againstNumber, Limit: 10, Value: 11},
+		{What: "c", Against: "x", Limit: 3, AtLeast: true, Value: 3, Met: true},
+		{What: "d", Against: "x", Limit: 3, Missing: true},
+	}}
+	const want = `| what | target | measured | |
+|---|---|---|---|
+| a | ≤ 0.35 × x | stub 0.30, **runc 0.40** | partly met |
+| b | ≤ 10 | **11** | missed |
+| c | ≥ 3 × x | 3.00 | met |
+| d | ≤ 3 × x | – | not measured |
+`
+	if got := r.targetsMarkdown(); got != want {
+		t.Errorf("got\n%s", got)
+	}
+	if got := (&Result{}).targetsMarkdown(); got != "" {
+		t.Errorf("targets that nobody asked for: %q", got)
+	}
+}
+
 // TestEveryTargetIsMeasured: a target's figure is one that some measure makes. Renaming
 // a metric must not silently turn a target into "not measured".
 func TestEveryTargetIsMeasured(t *testing.T) {
@@ -217,17 +251,75 @@ func TestEveryTargetIsMeasured(t *testing.T) {
 }
 
 func TestScale(t *testing.T) {
-	lin := newScale([]float64{1, 2, 10}, 100)
-	if lin.log || lin.at(0) != 0 || lin.at(10) >= 100 || len(lin.ticks()) < 3 {
-		t.Errorf("got %+v, %v", lin, lin.ticks())
+	s := newScale(100, []float64{1, 2, 10}).round()
+	if s.at(0) != 0 || s.at(10) != 100 || s.cuts(10) || fmt.Sprint(s.ticks()) != "[0 5 10]" {
+		t.Errorf("got %+v, %v", s, s.ticks())
 	}
-	log := newScale([]float64{0.5, 400}, 100)
-	if !log.log || log.at(0.1) != 0 || math.Abs(log.at(1000)-100) > 1e-9 || len(log.ticks()) != 5 {
-		t.Errorf("got %+v, %v", log, log.ticks())
+	// One that is far from the others of its group is cut; a group that is, is not.
+	s = newScale(100, []float64{1, 1, 2, 800}, []float64{90, 100, 110}).round()
+	if !s.cuts(800) || s.cuts(110) || s.at(800) != 100 {
+		t.Errorf("got %+v, %v", s, s.ticks())
 	}
-	none := newScale(nil, 100)
+	none := newScale(100).round()
 	if none.at(0) != 0 || math.IsNaN(none.at(1)) {
 		t.Errorf("got %+v", none)
+	}
+	for _, high := range []float64{0.0003, 0.9, 1, 1.01, 3, 7.77, 12345} {
+		s := newScale(100, []float64{high}).round()
+		if n := len(s.ticks()); s.at(high) < 50 || s.cuts(high) || n < 3 || n > 7 {
+			t.Errorf("%v: %+v, %v", high, s, s.ticks())
+		}
+	}
+}
+
+// TestPlotFits: what is written into a plot lies within it, however many and however long
+// the names are.
+func TestPlotFits(t *testing.T) {
+	cfg := Config{Shims: []Shim{{Name: "lark-v2"}, {Name: "a-shim-with-a-very-long-name"}, {Name: "another-with-a-long-name"}, {Name: "d"}, {Name: "e"}}}
+	r := newResult(cfg)
+	for _, params := range [][]int{{0}, {1, 4}, {1, 8, 32, 128}} {
+		for _, p := range params {
+			for i := range cfg.Shims {
+				r.add(Key{"m", fmt.Sprint(len(params)), "stub", p}, column{name: cfg.Shims[i].Name}, unit{"a title", "ms", Lower}, math.Pow(12345, float64(i)/2))
+			}
+		}
+	}
+	r.finish(time.Minute)
+	for _, name := range []string{"m.1.stub", "m.2.stub", "m.4.stub"} {
+		svg, err := r.Plot(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkFits(t, name, svg)
+	}
+}
+
+// checkFits looks at every element that has a place.
+func checkFits(t *testing.T, name, svg string) {
+	t.Helper()
+	var width, height float64
+	if _, err := fmt.Sscanf(svg[strings.Index(svg, "viewBox"):], `viewBox="0 0 %f %f"`, &width, &height); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`<text class="([^"]*)" text-anchor="(\w+)" x="([^"]+)" y="([^"]+)">([^<]*)`).FindAllStringSubmatch(svg, -1) {
+		x, _ := strconv.ParseFloat(m[3], 64)
+		y, _ := strconv.ParseFloat(m[4], 64)
+		from, to := x, x
+		w := textWidth(html.UnescapeString(m[5]))
+		if m[1] == "t" {
+			w *= capital / letter
+		}
+		switch m[2] {
+		case "start":
+			to += w
+		case "end":
+			from -= w
+		case "middle":
+			from, to = from-w/2, to+w/2
+		}
+		if from < 0 || to > width || y < 8 || y > height {
+			t.Errorf("%s: %q lies at %.0f to %.0f, %.0f of %.0f x %.0f", name, m[5], from, to, y, width, height)
+		}
 	}
 }
 

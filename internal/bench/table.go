@@ -16,21 +16,32 @@ import (
 // the ratio to the first shim.
 func (r *Result) Table(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d CPUs (%s), Linux %s; %d rounds; median ±half the quartiles' distance, and the ratio to %s\n",
-		r.Machine.CPU, r.Machine.CPUs, r.Machine.Arch, r.Machine.Kernel, r.Rounds, r.baseline())
+	fmt.Fprintf(&b, "%s; %d rounds; median ±half the quartiles' distance, ×the ratio to %s\n", r.machine(), r.Rounds, r.baseline())
 	section := ""
 	rows := r.rows()
 	ws := r.widths(rows)
 	for _, row := range rows {
 		if s := row.Key.Measure + ", runtime " + row.Key.Runtime; s != section {
 			section = s
-			b.WriteString("\n" + r.head(section, ws))
+			b.WriteString("\n" + r.tableHead(section, ws))
 		}
 		b.WriteString(r.line(row, ws))
 	}
 	b.WriteString(r.verdicts())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// machine is one line about where it was measured, and whether in full.
+func (r *Result) machine() string {
+	text := fmt.Sprintf("%s, %d CPUs (%s), Linux %s", r.Machine.CPU, r.Machine.CPUs, r.Machine.Arch, r.Machine.Kernel)
+	if r.Machine.Cgroups != "" {
+		text += ", " + r.Machine.Cgroups
+	}
+	if r.Quick {
+		text += "; a quick run, for a first look only"
+	}
+	return text
 }
 
 func (r *Result) baseline() string {
@@ -106,7 +117,7 @@ func (r *Result) widths(rows []row) []int {
 	return ws
 }
 
-func (r *Result) head(section string, ws []int) string {
+func (r *Result) tableHead(section string, ws []int) string {
 	text := fmt.Sprintf("%-*s", ws[0], section)
 	for i, c := range r.Columns {
 		text += fmt.Sprintf("%*s", ws[i+1], c.Name)
@@ -151,9 +162,18 @@ func cell(f *Figure) string {
 	}
 	text := short(f.Median) + " ±" + short(f.Spread)
 	if f.Ratio != 0 {
-		text += fmt.Sprintf("  %.2f", f.Ratio)
+		text += " " + ratio(f.Ratio)
 	}
 	return text
+}
+
+// ratio has two decimals, and where it is large or small the digits that matter.
+func ratio(v float64) string {
+	const small, large = 0.1, 10
+	if v >= large || v < small {
+		return "×" + short(v)
+	}
+	return fmt.Sprintf("×%.2f", v)
 }
 
 // short writes a number with three digits that matter.

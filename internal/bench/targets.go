@@ -10,7 +10,9 @@ import (
 
 // Verdict is a target and how it was met.
 type Verdict struct {
-	What    string  `json:"what"`
+	What string `json:"what"`
+	// Runtime is set where the target is one for every runtime.
+	Runtime string  `json:"runtime,omitempty"`
 	Against string  `json:"against"`
 	Limit   float64 `json:"limit"`
 	AtLeast bool    `json:"at_least,omitempty"` // else at most
@@ -71,7 +73,7 @@ func targets() []target {
 		target{what: "private memory at rest", key: memory(atRest + ".private"), over: againstOther, limit: 0.4},
 		target{what: "private memory after 1,000 execs", key: memory(afterExecs + ".private"), over: againstOther, limit: 0.4},
 		target{what: "private memory after a further 10,000 execs", key: memory(afterMore + ".private"), over: againstSelf, overKey: memory(afterExecs + ".private"), limit: 1.05},
-		target{what: fmt.Sprintf("resident memory at rest, over %.1f MB", residentMB), key: memory(atRest + ".resident"), over: againstNumber, limit: residentMB},
+		target{what: "resident memory at rest, MB", key: memory(atRest + ".resident"), over: againstNumber, limit: residentMB},
 		target{what: "private memory of each further container", key: Key{Measure: "added", Metric: "private", Runtime: anyRuntime}, over: againstOther, limit: 0.3},
 		target{what: "CPU of one exit beside 4,096 processes, to beside one", key: Key{Measure: "exit", Metric: "cpu", Runtime: anyRuntime, Param: 4096}, over: againstSelf, overKey: Key{Measure: "exit", Metric: "cpu", Runtime: anyRuntime, Param: 1}, limit: 1.2},
 		target{what: "threads after 128 execs in flight", key: exec("threads", anyRuntime, 128), over: againstNumber, limit: 10},
@@ -125,7 +127,7 @@ func (k Key) matches(f Key) bool {
 func (r *Result) judge(t target, f *Figure, other string) Verdict {
 	v := Verdict{What: t.what, Against: t.over, Limit: t.limit, AtLeast: t.atLeast, Value: f.Median}
 	if t.key.Runtime == anyRuntime {
-		v.What += ", " + f.Runtime
+		v.Runtime = f.Runtime
 	}
 	column, key := other, f.Key
 	switch t.over {
@@ -182,7 +184,107 @@ func (r *Result) verdicts() string {
 		if v.Missing {
 			value, word = "-", "not measured"
 		}
-		fmt.Fprintf(&b, "  %-70s%-26s%10s%10s  %s\n", v.What, v.Against, bound+short(v.Limit), value, word)
+		what := v.What
+		if v.Runtime != "" {
+			what += ", " + v.Runtime
+		}
+		fmt.Fprintf(&b, "  %-70s%-26s%10s%10s  %s\n", what, v.Against, bound+short(v.Limit), value, word)
+	}
+	return b.String()
+}
+
+// goal is a target with its verdicts, one for each runtime.
+type goal struct {
+	What, Limit string
+	Verdicts    []Verdict
+}
+
+// goals brings together the verdicts that differ in nothing but the runtime.
+func (r *Result) goals() []goal {
+	var all []goal
+	for _, v := range r.Targets {
+		if n := len(all); n == 0 || all[n-1].What != v.What {
+			all = append(all, goal{What: v.What, Limit: v.limit()})
+		}
+		last := &all[len(all)-1]
+		last.Verdicts = append(last.Verdicts, v)
+	}
+	return all
+}
+
+// limit is the limit with what it is a multiple of.
+func (v Verdict) limit() string {
+	text := "≤ "
+	if v.AtLeast {
+		text = "≥ "
+	}
+	text += fmt.Sprintf("%g", v.Limit)
+	if v.Against != againstNumber {
+		text += " × " + v.Against
+	}
+	return text
+}
+
+// Word is how a target fared.
+func (v Verdict) Word() string {
+	switch {
+	case v.Missing:
+		return "not measured"
+	case v.Met:
+		return "met"
+	}
+	return "missed"
+}
+
+// Measured is the value, with the runtime where there are several.
+func (v Verdict) Measured() string {
+	text := "–"
+	if !v.Missing {
+		text = fmt.Sprintf("%.2f", v.Value)
+		if v.Against == againstNumber {
+			text = fmt.Sprintf("%.3g", v.Value)
+		}
+	}
+	if v.Runtime != "" {
+		text = v.Runtime + " " + text
+	}
+	return text
+}
+
+// Word is how all of them fared; what has no figure counts only where none has one.
+func (g goal) Word() string {
+	words := map[string]bool{}
+	for _, v := range g.Verdicts {
+		words[v.Word()] = true
+	}
+	switch {
+	case words["met"] && words["missed"]:
+		return "partly met"
+	case words["missed"]:
+		return "missed"
+	case words["met"]:
+		return "met"
+	}
+	return "not measured"
+}
+
+// targetsMarkdown is the table of targets for a README: a missed one's figure is in bold.
+func (r *Result) targetsMarkdown() string {
+	if len(r.Targets) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("| what | target | measured | |\n|---|---|---|---|\n")
+	for _, g := range r.goals() {
+		var values []string
+		for _, v := range g.Verdicts {
+			text := v.Measured()
+			if v.Word() == "missed" {
+				text = "**" + text + "**"
+			}
+			values = append(values, text)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", g.What, g.Limit, strings.Join(values, ", "), g.Word())
 	}
 	return b.String()
 }
