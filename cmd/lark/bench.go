@@ -35,8 +35,8 @@ without the cgroup2 mount there. A containerd given with --containerd stays wher
 
 Measures; those with (*) are made with the first two runtimes only:
 %s
-A shim that can not do half of the execs of a level in 15 s is not asked for more of them
-at once, and its memory after a thousand is not read.`
+A shim that cannot do half of the execs of a level in 15 s, or that takes far longer for
+those begun, is not asked for more of them at once, nor is its memory after a thousand read.`
 
 const benchExample = `  lark bench --shim upstream=/usr/bin/containerd-shim-runc-v2 --shim lark=bin/containerd-shim-lark-v2
   lark bench --quick --only exec,memory --json result.json --html result.html

@@ -56,9 +56,12 @@ func runBatch(ctx context.Context, n, parallel int, op func(ctx context.Context,
 	return out, nil
 }
 
-// hopeless is true when not even half of n could be done in the time: more at once would
-// take no less. A busy machine alone does not make a batch that slow.
-func (b batch) hopeless(n int) bool { return b.Slow && 2*len(b.Each) < n }
+// hopeless is true when not even half of n could be begun in the time, or when what was
+// begun took half as long again: more at once would take no less. A busy machine alone
+// does not make a batch that slow.
+func (b batch) hopeless(n int) bool {
+	return b.Slow && 2*len(b.Each) < n || b.Wall > batchBudget*3/2
+}
 
 // per is the wall time of one operation among the others.
 func (b batch) per() time.Duration { return b.Wall / time.Duration(max(1, len(b.Each))) }

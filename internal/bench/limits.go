@@ -50,9 +50,9 @@ const (
 	// outputBuffer is the reader's.
 	outputBuffer = 256 << 10
 
-	// callTimeout bounds one exec or one container: a shim that hangs must not hang the
-	// run. The slowest seen is Debian's 1.6 with 128 execs at once, over a minute.
-	callTimeout = 5 * time.Minute
+	// callTimeout bounds a batch: a shim that hangs must not hang the run. The slowest seen
+	// is Debian's 1.6 with 128 execs at once, 220 s, and nobody wants a run to end there.
+	callTimeout = 10 * time.Minute
 	// batchBudget is how long new operations are begun at one level. Containerd's shims
 	// before 1.6.22 take half a second per exec with 32 in flight.
 	batchBudget = 15 * time.Second

@@ -82,14 +82,19 @@ func TestRunBatchSlow(t *testing.T) {
 	})
 }
 
-// TestHopeless: half of the work in the time is slow, less is hopeless.
+// TestHopeless: half of the work in the time is slow, less is hopeless, and so is what takes
+// much longer than the time in which it was begun.
 func TestHopeless(t *testing.T) {
 	for _, c := range []struct {
 		done int
+		wall time.Duration
 		slow bool
 		want bool
-	}{{50, true, false}, {49, true, true}, {100, false, false}, {0, true, true}} {
-		if got := (batch{Each: make([]time.Duration, c.done), Slow: c.slow}).hopeless(100); got != c.want {
+	}{
+		{50, batchBudget, true, false}, {49, batchBudget, true, true}, {0, batchBudget, true, true},
+		{100, time.Second, false, false}, {100, 2 * batchBudget, false, true},
+	} {
+		if got := (batch{Wall: c.wall, Each: make([]time.Duration, c.done), Slow: c.slow}).hopeless(100); got != c.want {
 			t.Errorf("%+v: got %v", c, got)
 		}
 	}
