@@ -5,6 +5,7 @@ package children
 // second.
 
 import (
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,13 +26,31 @@ func sigaction(sig unix.Signal, set, old *disposition) error {
 	return nil
 }
 
+// silence is how many are hushing, and what was before the first of them.
+var silence struct {
+	sync.Mutex
+	depth int
+	was   disposition
+}
+
 // hush makes SIGCHLD do nothing, until listen is called, which brings back what was before. With SIG_DFL the kernel does
 // not even queue it (sig_ignored in kernel/signal.c), while a dead child becomes a zombie as ever: only SIG_IGN would
 // reap it (wait(2)). What must be seen is looked for after listen. If it cannot be done nothing changes.
+//
+// The disposition is the program's. Of several that hush at once the last to listen brings back what was before the
+// first: one that took the silence of another for what was before would make it last for ever.
 func hush() (listen func()) {
-	var was disposition
-	if sigaction(unix.SIGCHLD, new(disposition), &was) != nil {
+	silence.Lock()
+	defer silence.Unlock()
+	if silence.depth == 0 && sigaction(unix.SIGCHLD, new(disposition), &silence.was) != nil {
 		return func() {}
 	}
-	return func() { _ = sigaction(unix.SIGCHLD, &was, nil) }
+	silence.depth++
+	return func() {
+		silence.Lock()
+		defer silence.Unlock()
+		if silence.depth--; silence.depth == 0 {
+			_ = sigaction(unix.SIGCHLD, &silence.was, nil)
+		}
+	}
 }

@@ -57,3 +57,24 @@ func TestHushEndsWithTheOwner(t *testing.T) {
 		t.Errorf("%x came back, it was %x", after, before)
 	}
 }
+
+// Two that hush at once, in whichever order they listen again, leave the handler in place.
+func TestHushTwice(t *testing.T) {
+	before := dispositionOf(t, unix.SIGCHLD)
+	for _, firstEndsFirst := range []bool{true, false} {
+		first := hush()
+		second := hush()
+		ends := []func(){second, first}
+		if firstEndsFirst {
+			ends = []func(){first, second}
+		}
+		ends[0]()
+		if d := dispositionOf(t, unix.SIGCHLD); d != (disposition{}) {
+			t.Errorf("one still wants silence, and there is a handler: %x", d)
+		}
+		ends[1]()
+		if after := dispositionOf(t, unix.SIGCHLD); after != before {
+			t.Errorf("%x came back, it was %x", after, before)
+		}
+	}
+}
