@@ -57,7 +57,7 @@ type bare struct {
 
 // newBare starts the helper, with a container standing.
 func (b *bench) newBare(ctx context.Context, rt Runtime) (_ *bare, err error) {
-	home, err := shimclient.NewHome("")
+	home, err := newHome()
 	if err != nil {
 		return nil, err
 	}

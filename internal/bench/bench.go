@@ -139,7 +139,7 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := shimclient.NewHome("")
+	base, err := newHome()
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ th:first-child,td:first-child,.targets th,.targets td{text-align:left}
 .missed{color:#c33;font-weight:600}.met{color:#393}
 </style></head><body>
 <h1>lark bench</h1>
-<p>{{.Machine.CPU}}, {{.Machine.CPUs}} CPUs ({{.Machine.Arch}}), {{.Machine.Memory}}, Linux {{.Machine.Kernel}}{{with .Machine.Cgroups}}, {{.}}{{end}}.
+<p>{{.Machine.CPU}}, {{.Machine.CPUs}} CPUs ({{.Machine.Arch}}), {{.Machine.Memory}}, Linux {{.Machine.Kernel}}{{with .Machine.Cgroups}}, {{.}}{{end}}{{with .Machine.State}}, {{.}}{{end}}.
 {{.Started.Format "2006-01-02 15:04"}} UTC, {{.Rounds}} rounds{{if .Quick}} of a quick run{{end}}, {{printf "%.0f" .Seconds}} s.
 Medians ± half the distance between the quartiles; behind × the ratio to {{baseline .}}.</p>
 <ul>{{range .Columns}}<li>{{.Name}}: {{.About}}</li>{{end}}</ul>

@@ -60,7 +60,7 @@ func (b *bench) wholes(ctx context.Context, s Shim, rt Runtime, n, level int) (o
 func (b *bench) emptyStage(rt Runtime) (*stage, error) {
 	st := &stage{b: b, rt: rt}
 	var err error
-	if st.home, err = shimclient.NewHome(""); err != nil {
+	if st.home, err = newHome(); err != nil {
 		return nil, err
 	}
 	if st.sink, err = shimclient.NewSink(st.home, b.cfg.Log, st.observe); err != nil {

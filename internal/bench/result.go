@@ -83,6 +83,8 @@ type Machine struct {
 	Memory string `json:"memory"`
 	// Cgroups are the versions that the run saw.
 	Cgroups string `json:"cgroups,omitempty"`
+	// State is what bundles, sockets and the runtime's state lay on.
+	State string `json:"state,omitempty"`
 }
 
 func newResult(cfg Config) *Result {
@@ -95,7 +97,7 @@ func newResult(cfg Config) *Result {
 }
 
 func thisMachine() Machine {
-	m := Machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, CPU: "unknown"}
+	m := Machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, CPU: "unknown", State: stateKind()}
 	if cgroups, err := readCgroupMounts(); err == nil {
 		m.Cgroups = cgroups.String()
 	}

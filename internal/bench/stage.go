@@ -39,7 +39,7 @@ type stage struct {
 // newStage starts a shim for a container that is not yet created.
 func (b *bench) newStage(ctx context.Context, s Shim, rt Runtime) (_ *stage, err error) {
 	st := &stage{b: b, rt: rt}
-	if st.home, err = shimclient.NewHome(""); err != nil {
+	if st.home, err = newHome(); err != nil {
 		return nil, err
 	}
 	defer func() {

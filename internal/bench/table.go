@@ -35,8 +35,10 @@ func (r *Result) Table(w io.Writer) error {
 // machine is one line about where it was measured, and whether in full.
 func (r *Result) machine() string {
 	text := fmt.Sprintf("%s, %d CPUs (%s), Linux %s", r.Machine.CPU, r.Machine.CPUs, r.Machine.Arch, r.Machine.Kernel)
-	if r.Machine.Cgroups != "" {
-		text += ", " + r.Machine.Cgroups
+	for _, more := range []string{r.Machine.Cgroups, r.Machine.State} {
+		if more != "" {
+			text += ", " + more
+		}
 	}
 	if r.Quick {
 		text += "; a quick run, for a first look only"
