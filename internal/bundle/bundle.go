@@ -49,7 +49,7 @@ func Open(path string) (*Bundle, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return nil, fmt.Errorf("bundle path %q is not absolute and clean: %w", path, errdefs.ErrInvalidArgument)
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, fmt.Errorf("bundle %q: %w", path, classify(err))
 	}
@@ -57,7 +57,7 @@ func Open(path string) (*Bundle, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		dir.Close()
-		return nil, fmt.Errorf("bundle %q: %w", path, err)
+		return nil, fmt.Errorf("bundle %q: %w", path, classify(err))
 	}
 	if int(st.Uid) != os.Geteuid() {
 		dir.Close()
@@ -66,17 +66,34 @@ func Open(path string) (*Bundle, error) {
 	return &Bundle{path: path, dir: dir}, nil
 }
 
-// classify maps what open(2) says of a directory that is missing or of the
-// wrong kind; ELOOP and ENOTDIR both mean a symbolic link (with O_DIRECTORY the
-// kernel may say either).
+// openat is openat(2), close-on-exec and again when a signal interrupts it, which some
+// file systems let happen.
+func openat(dir int, name string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, mode)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// classify maps what the kernel says to the class that a client can act upon. ELOOP and
+// ENOTDIR both mean a symbolic link (with O_DIRECTORY the kernel may say either); what
+// is exhausted may be tried again.
 func classify(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", errdefs.ErrInternal, err)
 }
 
 // Close lets go of the directory. The files stay.
@@ -103,7 +120,7 @@ func (b *Bundle) PIDPath(id ExecID) string { return filepath.Join(b.path, id.pid
 func (b *Bundle) RemovePID(id ExecID) error {
 	err := unix.Unlinkat(b.fd(), id.pidFile(), 0)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return &os.PathError{Op: "unlinkat", Path: b.PIDPath(id), Err: err}
+		return classify(&os.PathError{Op: "unlinkat", Path: b.PIDPath(id), Err: err})
 	}
 	return nil
 }
@@ -142,7 +159,7 @@ func (b *Bundle) fd() int { return int(b.dir.Fd()) }
 // none, InvalidArgument if it is not a regular file or longer than limit.
 func (b *Bundle) read(name string, limit int64) ([]byte, error) {
 	// O_NONBLOCK: a FIFO in the file's place must not hold us up.
-	fd, err := unix.Openat(b.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openat(b.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(b.path, name), classify(err))
 	}
@@ -154,7 +171,7 @@ func (b *Bundle) read(name string, limit int64) ([]byte, error) {
 func readBounded(f *os.File, name string, limit int64) ([]byte, error) {
 	st, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file (%v): %w", name, st.Mode().Type(), errdefs.ErrInvalidArgument)
@@ -170,7 +187,7 @@ func readBounded(f *os.File, name string, limit int64) ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			return data, nil
 		case err != nil:
-			return nil, err
+			return nil, classify(err)
 		case len(data) == cap(data):
 			data = append(data, 0)[:len(data)]
 		}
@@ -186,10 +203,13 @@ func (b *Bundle) tempName(name string) string {
 // write replaces a file of the bundle as a whole, or leaves it as it was. There
 // is no fsync: bundles lie on a tmpfs, and after a reboot there is nothing left
 // to which they could apply.
-func (b *Bundle) write(name string, data []byte) (err error) {
+func (b *Bundle) write(name string, data []byte) error {
+	return classify(b.replace(name, data))
+}
+
+func (b *Bundle) replace(name string, data []byte) (err error) {
 	tmp := b.tempName(name)
-	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(b.fd(), tmp, flags, fileMode)
+	fd, err := openat(b.fd(), tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return &os.PathError{Op: "create", Path: filepath.Join(b.path, tmp), Err: err}
 	}

@@ -35,7 +35,7 @@ func (b *Bundle) WriteOptions(o *options.Options) error {
 		return err
 	}
 	if err := unix.Unlinkat(b.fd(), exitFile, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return &os.PathError{Op: "unlinkat", Path: filepath.Join(b.path, exitFile), Err: err}
+		return classify(&os.PathError{Op: "unlinkat", Path: filepath.Join(b.path, exitFile), Err: err})
 	}
 	return b.write(runtimeFile, []byte(o.BinaryName))
 }
@@ -124,11 +124,11 @@ func (b *Bundle) WriteAddress(address string) error { return b.write(addressFile
 func (b *Bundle) WriteSocketDir(dir string) error {
 	tmp := b.tempName(socketDirLink)
 	if err := unix.Symlinkat(dir, b.fd(), tmp); err != nil {
-		return &os.LinkError{Op: "symlink", Old: dir, New: filepath.Join(b.path, tmp), Err: err}
+		return classify(&os.LinkError{Op: "symlink", Old: dir, New: filepath.Join(b.path, tmp), Err: err})
 	}
 	if err := unix.Renameat(b.fd(), tmp, b.fd(), socketDirLink); err != nil {
 		_ = unix.Unlinkat(b.fd(), tmp, 0)
-		return &os.LinkError{Op: "rename", Old: tmp, New: filepath.Join(b.path, socketDirLink), Err: err}
+		return classify(&os.LinkError{Op: "rename", Old: tmp, New: filepath.Join(b.path, socketDirLink), Err: err})
 	}
 	return nil
 }

@@ -123,6 +123,8 @@ func classed(err error) error {
 		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
+	case errors.Is(err, unix.EIO):
+		return fmt.Errorf("%w: %w", errdefs.ErrInternal, err)
 	}
 	return err
 }

@@ -269,7 +269,11 @@ func (b *bundle) dropLower() error {
 		return err
 	}
 	defer p.close()
-	if err := p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil && !notMounted(err) {
+	err = unix.EINTR
+	for errors.Is(err, unix.EINTR) {
+		err = p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+	}
+	if err != nil && !notMounted(err) {
 		return fmt.Errorf("unmounting %s: %w", lowerName, classed(err))
 	}
 	return b.rmdir(lowerName)

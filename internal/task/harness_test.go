@@ -122,6 +122,13 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// clear forgets what is of no more interest.
+func (l *logBuffer) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func newShim(t *testing.T) *shim {
 	t.Helper()
 	ns, err := bundle.ParseNamespace("lark-test")

@@ -1,0 +1,142 @@
+package nth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Env names the variable that tells a process where its supervisor is.
+const Env = "LARK_NTH"
+
+// Watched is a process under test, in that process.
+type Watched struct{ fd int }
+
+// Join puts this process under its supervisor; nil if it has none.
+func Join() (*Watched, error) {
+	path := os.Getenv(Env)
+	if path == "" {
+		return nil, nil
+	}
+	os.Unsetenv(Env) // what we run is not to join
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	listener, err := filter()
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	// From here on no call of the table may be made until the supervisor is there: so
+	// messages, and no reads and writes.
+	w := &Watched{fd: fd}
+	if err := again(func() error { return unix.Sendmsg(fd, []byte("{}"), unix.UnixRights(listener), nil, 0) }); err != nil {
+		return nil, os.NewSyscallError("sendmsg", err)
+	}
+	if _, err := w.answer(); err != nil {
+		return nil, err
+	}
+	unix.Close(listener)
+	return w, nil
+}
+
+// order is what the process under test asks of its supervisor.
+type order struct {
+	N     int // 0 ends the faults
+	Every int // 0: the n-th only
+	Errno unix.Errno
+}
+
+// hits says whether the call of that number is to fail.
+func (o order) hits(number int) bool {
+	if o.Every == 0 {
+		return number == o.N
+	}
+	return o.N > 0 && number >= o.N && (number-o.N)%o.Every == 0
+}
+
+// Arm makes the n-th call from now on fail.
+func (w *Watched) Arm(n int, errno unix.Errno) error {
+	_, err := w.ask(order{N: n, Errno: errno})
+	return err
+}
+
+// ArmEvery makes the n-th call and every so manieth after it fail: for faults of which
+// nobody may notice anything, so that there is no first one that ends the scenario.
+func (w *Watched) ArmEvery(n, every int, errno unix.Errno) error {
+	_, err := w.ask(order{N: n, Every: every, Errno: errno})
+	return err
+}
+
+// Disarm ends that and tells what has become of it.
+func (w *Watched) Disarm() (Report, error) { return w.ask(order{}) }
+
+func (w *Watched) ask(o order) (Report, error) {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return Report{}, err
+	}
+	if err := again(func() error { return unix.Sendmsg(w.fd, text, nil, nil, 0) }); err != nil {
+		return Report{}, os.NewSyscallError("sendmsg", err)
+	}
+	return w.answer()
+}
+
+func (w *Watched) answer() (r Report, err error) {
+	buf := make([]byte, 4<<10)
+	var n int
+	err = again(func() (err error) {
+		n, _, err = unix.Recvfrom(w.fd, buf, 0)
+		return err
+	})
+	if err != nil {
+		return r, os.NewSyscallError("recvfrom", err)
+	}
+	if n == 0 {
+		return r, errors.New("the supervisor has gone")
+	}
+	return r, json.Unmarshal(buf[:n], &r)
+}
+
+func again(fn func() error) error {
+	for {
+		if err := fn(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// filter makes all threads of this process, and all that comes of it, ask at the calls of
+// the table. It returns the listener's end.
+func filter() (int, error) {
+	const nrAt, archAt = 0, 4 // struct seccomp_data
+	load := uint16(unix.BPF_LD | unix.BPF_W | unix.BPF_ABS)
+	equal := uint16(unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K)
+	ret := uint16(unix.BPF_RET | unix.BPF_K)
+	prog := []unix.SockFilter{
+		{Code: load, K: archAt},
+		{Code: equal, K: auditArch, Jf: uint8(len(calls) + 1)},
+		{Code: load, K: nrAt},
+	}
+	for i, c := range calls {
+		prog = append(prog, unix.SockFilter{Code: equal, K: c.nr, Jt: uint8(len(calls) - i)})
+	}
+	prog = append(prog, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW}, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_USER_NOTIF})
+	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	// TSYNC_ESRCH because without it a failure and a listener could not be told apart.
+	flags := uintptr(unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&fprog)))
+	if errno != 0 {
+		return -1, fmt.Errorf("seccomp (it takes Linux 5.7 and root): %w", errno)
+	}
+	return int(fd), nil
+}

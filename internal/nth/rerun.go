@@ -1,0 +1,87 @@
+package nth
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Name is how a subtest is called that tries one errno.
+func Name(errno unix.Errno) string { return unix.ErrnoName(errno) }
+
+// Rerun runs the calling test once more, as a process under supervision: there [Join] does
+// not return nil, and of the subtests those run that are called as these errnos. Several
+// lists run side by side. run runs a command to its end: exec.Cmd's Run, where nobody owns
+// the children of this process.
+func Rerun(t *testing.T, run func(*exec.Cmd) error, lists ...[]unix.Errno) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for _, errnos := range lists {
+		s := Supervise(t)
+		var names []string
+		for _, errno := range errnos {
+			names = append(names, Name(errno))
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.v", "-test.count=1", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$/^("+strings.Join(names, "|")+")$")
+		cmd.Env = append(os.Environ(), s.Env())
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		wg.Go(func() {
+			err := run(cmd)
+			if err == nil && s.Joined() == 1 {
+				t.Logf("%s", points(out.String()))
+				return
+			}
+			t.Errorf("%v: %v, %d joined\n%s", names, err, s.Joined(), out.String())
+		})
+	}
+	wg.Wait()
+}
+
+// points are the lines in which the other process says what it has covered.
+func points(out string) string {
+	var kept []string
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, " points") {
+			kept = append(kept, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+// Descriptors are the open descriptors of this process, with what they are.
+func Descriptors() ([]string, error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	var open []string
+	for _, e := range entries {
+		if link, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			open = append(open, fmt.Sprintf("%s %s", e.Name(), link))
+		}
+	}
+	return open, nil
+}
+
+// Opened are those descriptors that are open now and were not before.
+func Opened(before []string) (opened []string, err error) {
+	now, err := Descriptors()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range now {
+		if !slices.Contains(before, d) {
+			opened = append(opened, d)
+		}
+	}
+	return opened, nil
+}

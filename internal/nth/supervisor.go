@@ -1,0 +1,289 @@
+package nth
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Report is what has become of a fault.
+type Report struct {
+	// Calls is how many calls there were that could have failed so.
+	Calls int
+	// Faults is how many did.
+	Faults int
+	// Failed says which was the last: its name and what it was about; "" if there were too
+	// few calls.
+	Failed string
+}
+
+// Supervisor decides about the calls of the processes that join it.
+type Supervisor struct {
+	path string
+	stop [2]int // a pipe, whose end ends all
+	wg   sync.WaitGroup
+
+	mu     sync.Mutex
+	order  order
+	report Report
+	joined int
+	err    error // of the supervision itself
+}
+
+// Supervise waits for processes that are given Env. It ends with the test, which fails if
+// it could not do its work.
+func Supervise(t testing.TB) *Supervisor {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nth") // short, for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Supervisor{path: filepath.Join(dir, "s")}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: s.path}), unix.Listen(fd, 8), unix.Pipe2(s.stop[:], unix.O_CLOEXEC))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.wg.Go(func() { s.accept(fd) })
+	t.Cleanup(func() {
+		unix.Close(s.stop[1])
+		s.wg.Wait()
+		unix.Close(s.stop[0])
+		unix.Close(fd)
+		os.RemoveAll(dir)
+		if s.err != nil {
+			t.Error(s.err)
+		}
+	})
+	return s
+}
+
+// Env is the entry of the environment that makes a process join.
+func (s *Supervisor) Env() string { return Env + "=" + s.path }
+
+// Joined is how many processes have joined so far.
+func (s *Supervisor) Joined() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joined
+}
+
+// Arm makes the n-th call from now on fail, or from when a process joins.
+func (s *Supervisor) Arm(n int, errno unix.Errno) { s.obey(order{N: n, Errno: errno}) }
+
+// Disarm ends that and tells what has become of it.
+func (s *Supervisor) Disarm() Report { return s.obey(order{}) }
+
+// obey changes the order and returns the report about the one before.
+func (s *Supervisor) obey(o order) Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.report
+	s.order, s.report = o, Report{}
+	return was
+}
+
+func (s *Supervisor) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = errors.Join(s.err, err)
+}
+
+// readable waits until there is something to be had from fd; false when all is to end, or
+// nothing can come any more.
+func (s *Supervisor) readable(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.stop[0]), Events: unix.POLLIN}}
+	err := again(func() error { _, err := unix.Poll(fds, -1); return err })
+	return err == nil && fds[1].Revents == 0 && fds[0].Revents&unix.POLLIN != 0
+}
+
+func (s *Supervisor) accept(fd int) {
+	for s.readable(fd) {
+		conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err != nil {
+			s.fail(os.NewSyscallError("accept4", err))
+			return
+		}
+		s.wg.Go(func() {
+			defer unix.Close(conn)
+			if err := s.converse(conn); err != nil {
+				s.fail(err)
+			}
+		})
+	}
+}
+
+// converse takes the process's listener and then its orders, until it ends.
+func (s *Supervisor) converse(conn int) error {
+	peer, err := unix.GetsockoptUcred(conn, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return os.NewSyscallError("SO_PEERCRED", err)
+	}
+	buf, oob := make([]byte, 4<<10), make([]byte, unix.CmsgSpace(4))
+	for s.readable(conn) {
+		n, oobn, _, _, err := unix.Recvmsg(conn, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err != nil || n == 0 { // it has ended
+			return nil
+		}
+		var o order
+		if err := json.Unmarshal(buf[:n], &o); err != nil {
+			return err
+		}
+		var r Report
+		if oobn > 0 {
+			if err := s.adopt(int(peer.Pid), oob[:oobn]); err != nil {
+				return err
+			}
+		} else {
+			r = s.obey(o)
+		}
+		text, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if err := unix.Sendmsg(conn, text, nil, nil, unix.MSG_NOSIGNAL); err != nil && !errors.Is(err, unix.EPIPE) {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+	return nil
+}
+
+// adopt begins to decide for a process.
+func (s *Supervisor) adopt(pid int, oob []byte) error {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return fmt.Errorf("%d messages with the listener: %w", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return fmt.Errorf("%d descriptors for the listener: %w", len(fds), err)
+	}
+	s.mu.Lock()
+	s.joined++
+	s.mu.Unlock()
+	s.wg.Go(func() {
+		defer unix.Close(fds[0])
+		for s.readable(fds[0]) {
+			if err := s.decide(fds[0], pid); err != nil {
+				s.fail(err)
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// notice is struct seccomp_notif, and verdict struct seccomp_notif_resp.
+type notice struct {
+	id         uint64
+	pid, flags uint32
+	nr, arch   uint32
+	ip         uint64
+	args       [6]uint64
+}
+
+type verdict struct {
+	id    uint64
+	val   int64
+	errno int32
+	flags uint32
+}
+
+// decide answers one call.
+func (s *Supervisor) decide(listener, pid int) error {
+	var n notice
+	err := control(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it was interrupted, or killed, meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("SECCOMP_IOCTL_NOTIF_RECV: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	about, counts := s.counts(pid, &n)
+	fails := counts && s.order.hits(s.report.Calls+1)
+	if fails {
+		v.flags, v.errno = 0, -int32(s.order.Errno)
+	}
+	err = control(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&v))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it will be asked about once more, or was killed: it does not count
+	}
+	if err != nil {
+		return fmt.Errorf("SECCOMP_IOCTL_NOTIF_SEND: %w", err)
+	}
+	if counts {
+		s.report.Calls++
+	}
+	if fails {
+		s.report.Faults++
+		s.report.Failed = about
+	}
+	return nil
+}
+
+// counts says whether a call is one of those that may fail now, and what it is about. mu
+// is held.
+func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
+	c, ok := find(n.nr)
+	if !ok || s.order.N == 0 {
+		return "", false
+	}
+	proc := "/proc/" + strconv.Itoa(pid)
+	if unix.Access(proc+"/task/"+strconv.Itoa(int(n.pid)), unix.F_OK) != nil {
+		return "", false // a process that it has forked
+	}
+	var on string
+	if c.fd != none {
+		fd := int(int32(n.args[c.fd]))
+		if fd == unix.Stderr {
+			return "", false // nobody can be told
+		}
+		on, _ = os.Readlink(proc + "/fd/" + strconv.Itoa(fd))
+	}
+	if !c.fits(s.order.Errno, n.args, on) {
+		return "", false
+	}
+	if s.order.hits(s.report.Calls+1) && c.path != none {
+		on = textAt(int(n.pid), n.args[c.path])
+	}
+	return c.name + " " + on, true
+}
+
+// textAt reads a C string of another process.
+func textAt(pid int, at uint64) string {
+	buf := make([]byte, unix.PathMax)
+	// To the end of the page at most: what lies behind it may not be there.
+	page := uint64(os.Getpagesize())
+	buf = buf[:min(uint64(len(buf)), page-at%page)]
+	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
+	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(buf)}}, 0)
+	if err != nil {
+		return "?"
+	}
+	text, _, _ := bytes.Cut(buf[:n], []byte{0})
+	return string(text)
+}
+
+func control(fd int, request uint, arg unsafe.Pointer) error {
+	return again(func() error {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
+}
