@@ -200,7 +200,7 @@ func (g Group) private() []string {
 // Exists says whether any directory of the group is still there.
 func (g Group) Exists() bool {
 	for _, dir := range g.private() {
-		fd, err := g.host.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY)
+		fd, err := retry(func() (int, error) { return g.host.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY) })
 		if err == nil {
 			g.host.sys.close(fd)
 			return true

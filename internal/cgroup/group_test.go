@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func all(path string) string {
@@ -98,6 +99,29 @@ func TestOfInsideAContainer(t *testing.T) {
 	}
 	if _, err := h.Of(43); !errdefs.IsNotFound(err) {
 		t.Errorf("a group that is not mounted here: %v", err)
+	}
+}
+
+// A group that cannot be looked for is not one that is not there.
+func TestFromSpecThatCannotLook(t *testing.T) {
+	for _, mounts := range []string{v1Mounts, v2Mounts} {
+		f := newFake(t).layout(mounts, v1Self)
+		f.mkdir("cgroup/ctr")
+		f.mkdir("cgroup/memory/ctr")
+		for errno, class := range map[unix.Errno]func(error) bool{unix.EMFILE: errdefs.IsResourceExhausted, unix.EIO: errdefs.IsInternal} {
+			sys := kernel()
+			h := f.hostWith(sys)
+			open := sys.open
+			sys.open = func(path string, flags int) (int, error) {
+				if flags&unix.O_PATH != 0 {
+					return -1, errno
+				}
+				return open(path, flags)
+			}
+			if _, err := h.FromSpec("/ctr", "ctr", false); !class(err) {
+				t.Errorf("%v: %v", errno, err)
+			}
+		}
 	}
 }
 

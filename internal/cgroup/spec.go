@@ -1,7 +1,9 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -13,7 +15,9 @@ import (
 // empty), its id and whether the runtime was told to let systemd make it. The first place that exists is taken, since
 // runtimes differ in where they put a relative path or none.
 //
-// Errors: NotFound if nothing of the kind exists (any more), InvalidArgument for a path that systemd cannot have.
+// Errors: NotFound if nothing of the kind exists (any more), InvalidArgument for a path that systemd cannot have; the
+// kernel's, with its class, if that cannot be found out: who took this for "nothing" would leave processes, or kill those
+// of somebody who was there before.
 func (h *Host) FromSpec(cgroupsPath, id string, systemd bool) (Group, error) {
 	own, err := h.membershipOf("self")
 	if err != nil {
@@ -24,7 +28,11 @@ func (h *Host) FromSpec(cgroupsPath, id string, systemd bool) (Group, error) {
 		return Group{}, err
 	}
 	for _, c := range candidates {
-		if g := h.existing(c, own); len(g.private()) > 0 {
+		g, err := h.existing(c, own)
+		if err != nil {
+			return Group{}, fmt.Errorf("cgroup of container %s: %w", id, classed(err))
+		}
+		if len(g.private()) > 0 {
 			return g, nil
 		}
 	}
@@ -114,22 +122,26 @@ func expandSlice(slice string) (string, error) {
 }
 
 // existing is the group at candidate c, with only those directories that are there.
-func (h *Host) existing(c candidate, own membership) Group {
-	g := Group{host: h}
+func (h *Host) existing(c candidate, own membership) (g Group, err error) {
+	g.host = h
 	if h.unified {
 		base := h.v2.root
 		if c.relative {
 			base = path.Dir(own[""])
 		}
-		g.v2 = h.placeAt("", h.v2, path.Join(base, c.path), own[""])
-		return g
+		g.v2, err = h.placeAt("", h.v2, path.Join(base, c.path), own[""])
+		return g, err
 	}
 	for _, name := range h.controllers() {
 		base := h.v1[name].root
 		if c.relative {
 			base = own[name]
 		}
-		if p := h.placeAt(name, h.v1[name], path.Join(base, c.path), own[name]); p.dir != "" {
+		p, err := h.placeAt(name, h.v1[name], path.Join(base, c.path), own[name])
+		if err != nil {
+			return Group{}, err
+		}
+		if p.dir != "" {
 			g.v1 = append(g.v1, p)
 		}
 	}
@@ -138,20 +150,25 @@ func (h *Host) existing(c candidate, own membership) Group {
 		if c.relative {
 			base = own[""]
 		}
-		g.beside = h.placeAt("", h.v2, path.Join(base, c.path), own[""])
+		g.beside, err = h.placeAt("", h.v2, path.Join(base, c.path), own[""])
 	}
-	return g
+	return g, err
 }
 
-func (h *Host) placeAt(controller string, m mount, p, own string) place {
+// placeAt is the place at a path, the zero place if there is none.
+func (h *Host) placeAt(controller string, m mount, p, own string) (place, error) {
 	dir, ok := m.inside(p)
 	if !ok {
-		return place{}
+		return place{}, nil
 	}
 	fd, err := retry(func() (int, error) { return h.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW) })
-	if err != nil {
-		return place{}
+	switch {
+	case err == nil:
+	case gone(err), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG):
+		return place{}, nil
+	default:
+		return place{}, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
 	h.sys.close(fd)
-	return place{controller: controller, dir: dir, private: private(m, dir, own)}
+	return place{controller: controller, dir: dir, private: private(m, dir, own)}, nil
 }

@@ -36,8 +36,11 @@ func (c *container) specGroup() (cgroup.Group, error) {
 func (c *container) clear(ctx context.Context, f footprint) {
 	var group cgroup.Group
 	if f.group {
-		// An error says that the runtime has not come to make one, or has removed it.
-		group, _ = c.specGroup()
+		// NotFound says that the runtime has not come to make one, or has removed it.
+		err := c.service.reserve.during(func() (err error) { group, err = c.specGroup(); return err })
+		if err != nil && !errdefs.IsNotFound(err) {
+			c.log.Error("the cgroup of a container that failed cannot be found", "error", err)
+		}
 	}
 	if dir := group.KillDir(); dir != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
