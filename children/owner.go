@@ -97,7 +97,11 @@ func newOwner(log *slog.Logger, sys system) (*Owner, error) {
 
 // probe finds out whether the kernel can do what is asked of it here. It asks for the deed, not the version.
 func (o *Owner) probe() error {
-	if link, err := o.sys.readLink("/proc/self"); err != nil || link != strconv.Itoa(o.self) {
+	link, err := o.sys.readLink("/proc/self")
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return classed("own pid", err)
+	}
+	if link != strconv.Itoa(o.self) {
 		return fmt.Errorf("/proc is not that of our pid namespace (%q): %w", link, errdefs.ErrNotImplemented)
 	}
 	if err := o.probePidfd(); err != nil {

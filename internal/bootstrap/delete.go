@@ -2,7 +2,6 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -68,8 +67,8 @@ func deleting(ns bundle.Namespace, id bundle.ContainerID, f *flags, out io.Write
 	failpoint.Point("delete: begun")
 	exit := cleanUp(ctx, b, rooms, log)
 	failpoint.Point("delete: recorded")
-	if group, err := groupFor(b, id); err == nil {
-		removeDeadSocket(b, ns, group, f.address, log)
+	if err := removeDeadSocket(b, ns, id, f.address); err != nil {
+		log.Warn("a socket may be left", "error", err)
 	}
 	failpoint.Point("delete: socket removed")
 	return writeExit(out, exit)
@@ -151,20 +150,28 @@ func groupFor(b *bundle.Bundle, id bundle.ContainerID) (string, error) {
 }
 
 // removeDeadSocket removes the socket of a shim that was killed and could not do it.
-// One that answers is left alone: it may serve other containers of the group.
-func removeDeadSocket(b *bundle.Bundle, ns bundle.Namespace, group, address string, log *slog.Logger) {
-	dir, err := b.ReadSocketDir()
-	if err != nil {
-		dir = defaultSocketDir
+// One that answers is left alone: it may serve other containers of the group. A bundle
+// that does not say where the socket is has none, or has had it removed.
+func removeDeadSocket(b *bundle.Bundle, ns bundle.Namespace, id bundle.ContainerID, address string) error {
+	group, err := groupFor(b, id)
+	if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
+		return nil
 	}
-	if !filepath.IsAbs(dir) {
-		return
+	if err != nil {
+		return err
+	}
+	dir, err := b.ReadSocketDir()
+	switch {
+	case errdefs.IsNotFound(err):
+		dir = defaultSocketDir
+	case err != nil:
+		return err
+	case !filepath.IsAbs(dir):
+		return nil
 	}
 	path, err := socketPath(filepath.Clean(dir), address, ns, group)
-	if err == nil {
-		err = removeStale(path)
+	if err != nil {
+		return err
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		log.Warn("a socket may be left", "error", err)
-	}
+	return removeStale(path)
 }

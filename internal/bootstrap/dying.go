@@ -26,13 +26,13 @@ func awaitDying(ctx context.Context, dir string) {
 }
 
 func anyDying(dir string) bool {
-	links, _ := filepath.Glob("/proc/[0-9]*/cwd") // the pattern is well formed
-	for _, link := range links {
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, proc := range processes {
 		// Not readable for one that has come so far that it makes nothing any more.
-		if cwd, err := os.Readlink(link); err != nil || cwd != dir {
+		if cwd, err := os.Readlink(proc + "/cwd"); err != nil || cwd != dir {
 			continue
 		}
-		tasks, _ := filepath.Glob(filepath.Join(filepath.Dir(link), "task/[0-9]*/status"))
+		tasks, _ := filepath.Glob(proc + "/task/[0-9]*/status")
 		for _, status := range tasks {
 			if text, err := os.ReadFile(status); err == nil && killPending(text) {
 				return true

@@ -51,10 +51,12 @@ func (l *logPipe) takeStderr() error {
 	if l.fd < 0 {
 		return nil
 	}
-	if err := unix.Dup3(l.fd, unix.Stderr, 0); err != nil {
-		return os.NewSyscallError("dup3", err)
+	for {
+		err := unix.Dup3(l.fd, unix.Stderr, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("dup3", err)
+		}
 	}
-	return nil
 }
 
 // Write takes one record. What is longer than PIPE_BUF goes out in pieces, of which

@@ -35,12 +35,13 @@ func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	if err != nil {
 		return os.NewSyscallError("getcwd", err)
 	}
-	listener, err := inherited(socketFD)
-	if err != nil {
-		return err
-	}
+	// First of all, so that what fails from here on can be read somewhere.
 	pipe := openLog(logFile)
 	if err := pipe.takeStderr(); err != nil {
+		return err
+	}
+	listener, err := inherited(socketFD)
+	if err != nil {
 		return err
 	}
 	level := slog.Level(f.logLevel)

@@ -35,6 +35,7 @@ const actAsShim = "LARK_TEST_SHIM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(actAsShim) != "" {
+		joinSupervisor()
 		os.Exit(Main(App{Version: "v1", Revision: "r1", NewService: newFake}))
 	}
 	os.Exit(m.Run())

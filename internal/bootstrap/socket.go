@@ -39,12 +39,12 @@ func openSocketDir(path string) (*socketDir, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return nil, fmt.Errorf("socket directory %q is not absolute and clean: %w", path, errdefs.ErrInvalidArgument)
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openDirectory(path)
 	if errors.Is(err, unix.ENOENT) {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, fmt.Errorf("socket directory: %w", err)
 		}
-		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		fd, err = openDirectory(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("socket directory %s: %w", path, err)
@@ -55,6 +55,16 @@ func openSocketDir(path string) (*socketDir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// openDirectory opens a directory that is no link, and again if a signal interrupts that.
+func openDirectory(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
 }
 
 func (d *socketDir) verify() error {
@@ -201,15 +211,21 @@ func removeSocket(path string, was identity) error {
 	if err := dir.lock(lockTimeout); err != nil {
 		return err
 	}
-	if now, err := identityOf(path); err != nil || now != was {
-		return nil // gone, or not ours
+	now, err := identityOf(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case now != was:
+		return nil // not ours
 	}
 	return os.Remove(path)
 }
 
 // removeStale unlinks the socket at path if nobody answers there.
 func removeStale(path string) error {
-	if _, err := os.Lstat(path); err != nil {
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	dir, err := openSocketDir(filepath.Dir(path))

@@ -23,7 +23,8 @@ func (s *starter) spawn(socket *os.File, path string) (undo func() error, err er
 	defer socket.Close()
 	id, err := identityOf(path)
 	if err != nil {
-		return nil, err
+		// It is ours still: nobody replaces a socket that listens.
+		return nil, errors.Join(err, os.Remove(path))
 	}
 	var pid int
 	undo = func() error {

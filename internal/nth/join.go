@@ -64,15 +64,10 @@ func (o order) hits(number int) bool {
 	return o.N > 0 && number >= o.N && (number-o.N)%o.Every == 0
 }
 
-// Arm makes the n-th call from now on fail.
-func (w *Watched) Arm(n int, errno unix.Errno) error {
-	_, err := w.ask(order{N: n, Errno: errno})
-	return err
-}
-
-// ArmEvery makes the n-th call and every so manieth after it fail: for faults of which
-// nobody may notice anything, so that there is no first one that ends the scenario.
-func (w *Watched) ArmEvery(n, every int, errno unix.Errno) error {
+// Arm makes the n-th call from now on fail, and every so manieth after it: 0 for none,
+// another number for faults of which nobody may notice anything, so that there is no first
+// one that ends the scenario.
+func (w *Watched) Arm(n, every int, errno unix.Errno) error {
 	_, err := w.ask(order{N: n, Every: every, Errno: errno})
 	return err
 }

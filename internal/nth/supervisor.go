@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"sync"
 	"testing"
@@ -31,10 +32,15 @@ type Supervisor struct {
 	path string
 	stop [2]int // a pipe, whose end ends all
 	wg   sync.WaitGroup
+	// Alike matches calls (name and path) that are all of one kind, as those that ask the
+	// same of every process of the machine are: only the first of each name counts. It is
+	// set before anybody joins.
+	Alike *regexp.Regexp
 
 	mu     sync.Mutex
 	order  order
 	report Report
+	alike  map[string]bool // the names of which there was one
 	joined int
 	err    error // of the supervision itself
 }
@@ -79,8 +85,17 @@ func (s *Supervisor) Joined() int {
 	return s.joined
 }
 
-// Arm makes the n-th call from now on fail, or from when a process joins.
-func (s *Supervisor) Arm(n int, errno unix.Errno) { s.obey(order{N: n, Errno: errno}) }
+// Arm is [Watched.Arm], for a process that joins later.
+func (s *Supervisor) Arm(n, every int, errno unix.Errno) {
+	s.obey(order{N: n, Every: every, Errno: errno})
+}
+
+// Report is what has become of it so far.
+func (s *Supervisor) Report() Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report
+}
 
 // Disarm ends that and tells what has become of it.
 func (s *Supervisor) Disarm() Report { return s.obey(order{}) }
@@ -90,7 +105,7 @@ func (s *Supervisor) obey(o order) Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.report
-	s.order, s.report = o, Report{}
+	s.order, s.report, s.alike = o, Report{}, map[string]bool{}
 	return was
 }
 
@@ -257,10 +272,17 @@ func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
 	if !c.fits(s.order.Errno, n.args, on) {
 		return "", false
 	}
-	if s.order.hits(s.report.Calls+1) && c.path != none {
+	if c.path != none && (s.Alike != nil || s.order.hits(s.report.Calls+1)) {
 		on = textAt(int(n.pid), n.args[c.path])
 	}
-	return c.name + " " + on, true
+	about = c.name + " " + on
+	if s.Alike != nil && s.Alike.MatchString(about) {
+		if s.alike[c.name] {
+			return "", false
+		}
+		s.alike[c.name] = true
+	}
+	return about, true
 }
 
 // textAt reads a C string of another process.

@@ -150,7 +150,7 @@ func (l *lives) one(t *testing.T, n int, errno unix.Errno) (faults int, told err
 		every = interrupted
 	}
 	var made []*children.Child
-	armed := l.w.ArmEvery(n, every, errno)
+	armed := l.w.Arm(n, every, errno)
 	told = l.live(ctx, &made)
 	r, err := l.w.Disarm()
 	if err := errors.Join(armed, err); err != nil {

@@ -142,7 +142,7 @@ func (l *lives) one(t *testing.T, n int, errno unix.Errno) (faults int, told err
 	if errno == unix.EINTR {
 		every = interrupted
 	}
-	armed := l.w.ArmEvery(n, every, errno)
+	armed := l.w.Arm(n, every, errno)
 	told = b.live(ctx)
 	r, err := l.w.Disarm()
 	if err := errors.Join(armed, err); err != nil {
