@@ -57,58 +57,41 @@ func joinSupervisor() {
 
 // fault is what is to fail in one life of a process.
 type fault struct {
-	s        *nth.Supervisor
-	role     string
-	n, every int
-	errno    unix.Errno
+	nth.Fault
+	s    *nth.Supervisor
+	role string
 }
 
 // arm lets it happen to the commands of a daemon that are run from now on.
 func (f fault) arm(d *daemon) {
 	d.env = []string{f.s.Env(), roleEnv + "=" + f.role}
-	f.s.Arm(f.n, f.every, f.errno)
+	f.s.Arm(f.Fault)
 }
 
-// everyCall lives a life with each fault. It is given one that does not happen first.
+// everyCall lives a life with each fault, and one without before.
 func everyCall(t *testing.T, role string, least map[unix.Errno]int, life func(*testing.T, fault) nth.Report) {
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each process takes a second to exit under -race
 	s := nth.Supervise(t)
 	s.Alike = regexp.MustCompile("^[a-z0-9]+ /proc/[0-9]+/(cwd|task/)") // of every process there is
-	t.Setenv("GORACE", "atexit_sleep_ms=0")                             // else each process takes a second to exit under -race
 	lives := 0
-	one := func(f fault) (r nth.Report) {
-		f.s, f.role = s, role
+	one := func(t *testing.T, f nth.Fault) (faults int, told error) {
 		lives++
-		t.Run(fmt.Sprintf("%s-%d", nth.Name(f.errno), f.n), func(t *testing.T) { r = life(t, f) })
+		t.Run(strconv.Itoa(f.N), func(t *testing.T) { faults = life(t, fault{f, s, role}).Faults })
 		if joined := s.Joined(); joined != lives {
 			t.Fatalf("%d processes joined in %d lives", joined, lives)
 		}
-		return r
+		return faults, nil
 	}
-	one(fault{})
-	for _, errno := range nth.Errnos {
-		points := 0
-		if errno == unix.EINTR {
-			for n := 1; n <= interrupted; n++ {
-				points += one(fault{n: n, every: interrupted, errno: errno}).Faults
-			}
-		} else {
-			for one(fault{n: points + 1, errno: errno}).Faults > 0 {
-				points++
-			}
-		}
-		t.Logf("%s: %d points", nth.Name(errno), points)
-		if points < least[errno] {
-			t.Errorf("%s: %d points are too few", nth.Name(errno), points)
-		}
-	}
+	one(t, nth.Fault{})
+	nth.All(t, interrupted, least, one)
 }
 
 // told fails the test unless an error may be told of the fault: of EINTR none, and of the
 // others one that says what it was.
 func (f fault) told(t *testing.T, r nth.Report, said string) {
 	t.Helper()
-	if r.Faults == 0 || f.errno == unix.EINTR || !strings.Contains(said, f.errno.Error()) {
-		t.Errorf("%d faults, %s of %s: told was %q", r.Faults, nth.Name(f.errno), r.Failed, said)
+	if r.Faults == 0 || f.Errno == unix.EINTR || !strings.Contains(said, f.Errno.Error()) {
+		t.Errorf("%d faults, %s of %s: told was %q", r.Faults, nth.Name(f.Errno), r.Failed, said)
 	}
 }
 
@@ -132,7 +115,7 @@ func TestRow46to48FailTheNthCallOfStart(t *testing.T) {
 			f.told(t, r, out)
 		}
 		if n := shims(t, d.grpc); n > 0 {
-			t.Errorf("%s of %s: %d shims are left", nth.Name(f.errno), r.Failed, n)
+			t.Errorf("%s of %s: %d shims are left", nth.Name(f.Errno), r.Failed, n)
 		}
 		c.nothingLeft(t, r, path)
 		c.start(c.params())
@@ -179,15 +162,15 @@ func TestRow46to48FailTheNthCallOfServe(t *testing.T) {
 			f.awaitNone(t, d)
 		} else {
 			now := f.lookAt(t, path, pid)
-			if f.n == 0 {
+			if f.N == 0 {
 				usual = now
 			}
 			if f.s.Report().Faults > 0 && (now.descriptors > usual.descriptors || now.goroutines > usual.goroutines) {
-				t.Errorf("%s of %s: has %+v, usual are %+v", nth.Name(f.errno), f.s.Report().Failed, now, usual)
+				t.Errorf("%s of %s: has %+v, usual are %+v", nth.Name(f.Errno), f.s.Report().Failed, now, usual)
 			}
 			connect(t, path).shutdown()
 			if events := d.got(); events != "/tasks/exit /tasks/closed" {
-				t.Errorf("%s of %s: events %q", nth.Name(f.errno), f.s.Report().Failed, events)
+				t.Errorf("%s of %s: events %q", nth.Name(f.Errno), f.s.Report().Failed, events)
 			}
 		}
 		r := f.s.Disarm()
@@ -229,7 +212,7 @@ func (f fault) awaitNone(t *testing.T, d *daemon) {
 	t.Helper()
 	for end := time.Now().Add(nthPatience); shims(t, d.grpc) > 0; <-time.After(answerPoll) {
 		if time.Now().After(end) {
-			t.Fatalf("%s of %s: a shim that does not serve is there", nth.Name(f.errno), f.s.Report().Failed)
+			t.Fatalf("%s of %s: a shim that does not serve is there", nth.Name(f.Errno), f.s.Report().Failed)
 		}
 	}
 }
@@ -277,7 +260,7 @@ func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
 		case said != "":
 			f.told(t, r, said)
 		case len(left) > 0:
-			t.Errorf("%s of %s: left without a word: %q", nth.Name(f.errno), r.Failed, left)
+			t.Errorf("%s of %s: left without a word: %q", nth.Name(f.Errno), r.Failed, left)
 		}
 		want := uint32(4242)
 		if failed == nil && strings.Contains(said, "pid is not known") {
@@ -285,10 +268,10 @@ func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
 		}
 		second, said, failed := w.delete()
 		if failed != nil || said != "" || second.Pid != want || second.ExitStatus != killed {
-			t.Errorf("%s of %s: the second delete: %v, the first %v, %v, %s", nth.Name(f.errno), r.Failed, second, first, failed, said)
+			t.Errorf("%s of %s: the second delete: %v, the first %v, %v, %s", nth.Name(f.Errno), r.Failed, second, first, failed, said)
 		}
 		if left := w.left(); len(left) > 0 {
-			t.Errorf("%s of %s: left by the second delete: %q", nth.Name(f.errno), r.Failed, left)
+			t.Errorf("%s of %s: left by the second delete: %q", nth.Name(f.Errno), r.Failed, left)
 		}
 		w.c.nothingLeft(t, r, w.socket)
 		return r

@@ -2,8 +2,9 @@ package crash
 
 // The N-th call fails, for all N, in the whole process: of a resource there are N left,
 // and one more each time, until a container's life goes through without noticing. So
-// each call that takes of it is the first to fail once. (The packages below do the same
-// call by call, with a kernel that fails: children, oci, stdio, cgroup, rootfs.)
+// each call that takes of it is the first to fail once. (The packages do the same call by
+// call: children, stdio, cgroup and rootfs with a kernel that fails, bootstrap, task and oci
+// with package nth.)
 
 import (
 	"context"

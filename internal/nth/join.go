@@ -49,34 +49,25 @@ func Join() (*Watched, error) {
 	return w, nil
 }
 
-// order is what the process under test asks of its supervisor.
-type order struct {
-	N     int // 0 ends the faults
-	Every int // 0: the n-th only
-	Errno unix.Errno
-}
-
 // hits says whether the call of that number is to fail.
-func (o order) hits(number int) bool {
-	if o.Every == 0 {
-		return number == o.N
+func (f Fault) hits(number int) bool {
+	if f.Every == 0 {
+		return number == f.N
 	}
-	return o.N > 0 && number >= o.N && (number-o.N)%o.Every == 0
+	return f.N > 0 && number >= f.N && (number-f.N)%f.Every == 0
 }
 
-// Arm makes the n-th call from now on fail, and every so manieth after it: 0 for none,
-// another number for faults of which nobody may notice anything, so that there is no first
-// one that ends the scenario.
-func (w *Watched) Arm(n, every int, errno unix.Errno) error {
-	_, err := w.ask(order{N: n, Every: every, Errno: errno})
+// Arm makes calls fail from now on.
+func (w *Watched) Arm(f Fault) error {
+	_, err := w.ask(f)
 	return err
 }
 
 // Disarm ends that and tells what has become of it.
-func (w *Watched) Disarm() (Report, error) { return w.ask(order{}) }
+func (w *Watched) Disarm() (Report, error) { return w.ask(Fault{}) }
 
-func (w *Watched) ask(o order) (Report, error) {
-	text, err := json.Marshal(o)
+func (w *Watched) ask(f Fault) (Report, error) {
+	text, err := json.Marshal(f)
 	if err != nil {
 		return Report{}, err
 	}

@@ -10,9 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// patience bounds one life.
+const patience = time.Minute
 
 // Name is how a subtest is called that tries one errno.
 func Name(errno unix.Errno) string { return unix.ErrnoName(errno) }

@@ -38,7 +38,7 @@ type Supervisor struct {
 	Alike *regexp.Regexp
 
 	mu     sync.Mutex
-	order  order
+	order  Fault
 	report Report
 	alike  map[string]bool // the names of which there was one
 	joined int
@@ -86,9 +86,7 @@ func (s *Supervisor) Joined() int {
 }
 
 // Arm is [Watched.Arm], for a process that joins later.
-func (s *Supervisor) Arm(n, every int, errno unix.Errno) {
-	s.obey(order{N: n, Every: every, Errno: errno})
-}
+func (s *Supervisor) Arm(f Fault) { s.obey(f) }
 
 // Report is what has become of it so far.
 func (s *Supervisor) Report() Report {
@@ -98,14 +96,14 @@ func (s *Supervisor) Report() Report {
 }
 
 // Disarm ends that and tells what has become of it.
-func (s *Supervisor) Disarm() Report { return s.obey(order{}) }
+func (s *Supervisor) Disarm() Report { return s.obey(Fault{}) }
 
-// obey changes the order and returns the report about the one before.
-func (s *Supervisor) obey(o order) Report {
+// obey changes what is to fail and returns the report about the one before.
+func (s *Supervisor) obey(f Fault) Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.report
-	s.order, s.report, s.alike = o, Report{}, map[string]bool{}
+	s.order, s.report, s.alike = f, Report{}, map[string]bool{}
 	return was
 }
 
@@ -151,8 +149,8 @@ func (s *Supervisor) converse(conn int) error {
 		if err != nil || n == 0 { // it has ended
 			return nil
 		}
-		var o order
-		if err := json.Unmarshal(buf[:n], &o); err != nil {
+		var f Fault
+		if err := json.Unmarshal(buf[:n], &f); err != nil {
 			return err
 		}
 		var r Report
@@ -161,7 +159,7 @@ func (s *Supervisor) converse(conn int) error {
 				return err
 			}
 		} else {
-			r = s.obey(o)
+			r = s.obey(f)
 		}
 		text, err := json.Marshal(r)
 		if err != nil {

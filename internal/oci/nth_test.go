@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -72,17 +71,9 @@ func TestRow46to48FailTheNthCallOfARuntimeCall(t *testing.T) {
 		return
 	}
 	l := newLives(t, w)
-	l.one(t, 0, 0)
+	l.one(t, nth.Fault{})
 	l.baseline(t)
-	for _, errno := range nth.Errnos {
-		t.Run(nth.Name(errno), func(t *testing.T) {
-			points, told := l.all(t, errno)
-			t.Logf("%s: %d points, of which %d were told", nth.Name(errno), points, told)
-			if points < leastPoints[errno] {
-				t.Errorf("%d points are too few", points)
-			}
-		})
-	}
+	nth.All(t, interrupted, leastPoints, l.one)
 }
 
 // lives are containers, one after the other, of one owner of children.
@@ -119,50 +110,17 @@ func (l *lives) baseline(t *testing.T) {
 	l.goroutines = goleak.IgnoreCurrent()
 }
 
-// all lives as many lives as there are calls that can fail so.
-func (l *lives) all(t *testing.T, errno unix.Errno) (points, told int) {
-	if errno == unix.EINTR {
-		for n := 1; n <= interrupted; n++ {
-			faults, _ := l.one(t, n, errno)
-			points += faults
-		}
-		return points, 0
-	}
-	for {
-		faults, err := l.one(t, points+1, errno)
-		if faults == 0 {
-			return points, told
-		}
-		points++
-		if err != nil {
-			told++
-		}
-	}
-}
-
-// one is the life of a container in which the n-th call fails, and of EINTR every so
-// manieth. It returns how many did, and what was told of it.
-func (l *lives) one(t *testing.T, n int, errno unix.Errno) (faults int, told error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	every := 0
-	if errno == unix.EINTR {
-		every = interrupted
-	}
+// one is the life of a container with a fault. It returns how many calls failed, and what
+// was told of it.
+func (l *lives) one(t *testing.T, f nth.Fault) (faults int, told error) {
 	var made []*children.Child
-	armed := l.w.Arm(n, every, errno)
-	told = l.live(ctx, &made)
-	r, err := l.w.Disarm()
-	if err := errors.Join(armed, err); err != nil {
-		t.Fatal(err)
-	}
-	at := fmt.Sprintf("%s at call %d, %s", nth.Name(errno), n, r.Failed)
-	if told != nil {
-		l.judge(t, at, told, r.Faults > 0, errno)
-	}
-	if errno == unix.EINTR && bytes.Contains(l.log.Bytes(), []byte(errno.Error())) {
+	r, told := l.w.Armed(t, f, func(ctx context.Context) error { return l.live(ctx, &made) })
+	at := fmt.Sprintf("%v, %s", f, r.Failed)
+	if f.Errno == unix.EINTR && bytes.Contains(l.log.Bytes(), []byte(f.Errno.Error())) {
 		t.Errorf("%s: the log tells of it", at)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	for _, child := range slices.Backward(made) { // an init is there until the rest was reaped
 		if err := end(ctx, child); err != nil {
 			t.Errorf("%s: %v", at, err)
@@ -234,19 +192,6 @@ func end(ctx context.Context, child *children.Child) error {
 		return fmt.Errorf("exit %+v: %w", exit, err)
 	}
 	return nil
-}
-
-// judge holds what the caller was told against what happened.
-func (l *lives) judge(t *testing.T, at string, told error, failed bool, errno unix.Errno) {
-	class := map[unix.Errno]func(error) bool{
-		unix.EMFILE: errdefs.IsResourceExhausted, unix.ENOSPC: errdefs.IsResourceExhausted, unix.EAGAIN: errdefs.IsResourceExhausted,
-		unix.EIO: errdefs.IsInternal, unix.EINTR: func(error) bool { return false },
-	}[errno]
-	if !failed {
-		t.Errorf("%s: nothing failed, and told was %v", at, told)
-	} else if !class(told) {
-		t.Errorf("%s: told as %v", at, told)
-	}
 }
 
 // nothingLeft is I9: no process, no file, no descriptor, no goroutine.

@@ -43,39 +43,9 @@ func TestRow46to48FailTheNthCall(t *testing.T) {
 		return
 	}
 	l := newLives(t, w)
-	l.one(t, 0, 0) // what is made once and stays is there after it
+	l.one(t, nth.Fault{}) // what is made once and stays is there after it
 	l.baseline()
-	for _, errno := range nth.Errnos {
-		t.Run(nth.Name(errno), func(t *testing.T) {
-			points, told := l.all(t, errno)
-			t.Logf("%s: %d points, of which %d were told", nth.Name(errno), points, told)
-			if points < leastPoints[errno] {
-				t.Errorf("%d points are too few", points)
-			}
-		})
-	}
-}
-
-// all lives as many lives as there are calls that can fail so. Of EINTR nobody is to know,
-// so that one life can do with many.
-func (l *lives) all(t *testing.T, errno unix.Errno) (points, told int) {
-	if errno != unix.EINTR {
-		for {
-			faults, err := l.one(t, points+1, errno)
-			if faults == 0 {
-				return points, told
-			}
-			points++
-			if err != nil {
-				told++
-			}
-		}
-	}
-	for n := 1; n <= interrupted; n++ {
-		faults, _ := l.one(t, n, errno)
-		points += faults
-	}
-	return points, 0
+	nth.All(t, interrupted, leastPoints, l.one)
 }
 
 // runOwned runs a command as a child of the owner.
@@ -128,32 +98,20 @@ func (l *lives) baseline() {
 	l.goroutines = goleak.IgnoreCurrent()
 }
 
-// one is the life of a container, in which the n-th call fails, and of EINTR every so
-// manieth. It returns how many did, and what was told of it.
-func (l *lives) one(t *testing.T, n int, errno unix.Errno) (faults int, told error) {
+// one is the life of a container with a fault. It returns how many calls failed, and what
+// was told of it.
+func (l *lives) one(t *testing.T, f nth.Fault) (faults int, told error) {
 	l.t = t
 	// A runtime for each, whose journal is short.
 	b, ctl := l.scripted(nil, fake.Profile{}, "sleep", "1000")
 	b.request.Stdout = l.stdout
 	b.request.Rootfs = []*types.Mount{{Type: "bind", Source: l.source, Options: []string{"bind"}}}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	every := 0
-	if errno == unix.EINTR {
-		every = interrupted
-	}
-	armed := l.w.Arm(n, every, errno)
-	told = b.live(ctx)
-	r, err := l.w.Disarm()
-	if err := errors.Join(armed, err); err != nil {
-		t.Fatal(err)
-	}
-	at := fmt.Sprintf("%s at call %d, %s", nth.Name(errno), n, r.Failed)
+	r, told := l.w.Armed(t, f, b.live)
+	at := fmt.Sprintf("%v, %s", f, r.Failed)
 	if told != nil {
-		l.judge(at, told, r.Faults > 0, errno)
-		b.bury(ctx, at, t)
+		b.bury(at, t)
 	}
-	if errno == unix.EINTR && strings.Contains(l.log.String(), errno.Error()) {
+	if f.Errno == unix.EINTR && strings.Contains(l.log.String(), f.Errno.Error()) {
 		t.Errorf("%s: the log tells of it", at)
 	}
 	l.nothingLeft(at, b, ctl)
@@ -206,22 +164,10 @@ func (b *box) liveExec(ctx context.Context) error {
 	return nil
 }
 
-// judge holds what a client was told against what happened.
-func (l *lives) judge(at string, told error, failed bool, errno unix.Errno) {
-	class := map[unix.Errno]func(error) bool{
-		unix.EMFILE: errdefs.IsResourceExhausted, unix.ENOSPC: errdefs.IsResourceExhausted, unix.EAGAIN: errdefs.IsResourceExhausted,
-		unix.EIO: errdefs.IsInternal, unix.EINTR: func(error) bool { return false },
-	}[errno]
-	switch {
-	case !failed:
-		l.t.Errorf("%s: nothing failed, and told was %v", at, told)
-	case !class(told):
-		l.t.Errorf("%s: told as %v", at, told)
-	}
-}
-
 // bury ends what is there of the container by the API, now that nothing fails.
-func (b *box) bury(ctx context.Context, at string, t *testing.T) {
+func (b *box) bury(at string, t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	if _, err := b.State(ctx, &task.StateRequest{ID: b.id}); errdefs.IsNotFound(err) {
 		return
 	}
