@@ -231,9 +231,12 @@ func (l *lives) nothingLeft(t *testing.T, at string) {
 		}
 		return ""
 	})
-	if err := goleak.Find(l.goroutines); err != nil {
-		t.Errorf("%s: %v", at, err)
-	}
+	eventually(t, at, func() string {
+		if err := goleak.Find(l.goroutines); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 // eventually looks at what no event tells of until wrong says nothing.
