@@ -35,13 +35,14 @@ func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	if err != nil {
 		return os.NewSyscallError("getcwd", err)
 	}
-	// First of all, so that what fails from here on can be read somewhere.
 	pipe := openLog(logFile)
-	if err := pipe.takeStderr(); err != nil {
-		return err
-	}
 	listener, err := inherited(socketFD)
 	if err != nil {
+		// Also there: standard error is a person's, or after start leads nowhere.
+		newLogger(pipe, slog.LevelError).Error("shim ends", "error", err)
+		return err
+	}
+	if err := pipe.takeStderr(); err != nil {
 		return err
 	}
 	level := slog.Level(f.logLevel)
