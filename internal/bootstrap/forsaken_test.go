@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/larkshim/lark/internal/bundle"
 )
 
@@ -69,7 +71,7 @@ func TestForsakenByItsConnections(t *testing.T) {
 	asked := make(chan struct{})
 	q.forsaken = newForsaken(50*time.Millisecond, func() { close(asked) })
 	q.forsaken.come() // ours: the time does not run while the test prepares
-	ours, theirs := net.Pipe()
+	ours, theirs := socketPair(t)
 	q.start(context.Background(), theirs)
 	q.forsaken.leave()
 	select {
@@ -109,4 +111,24 @@ func TestForsakenTime(t *testing.T) {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
+}
+
+// socketPair is a connection, as both of its ends see it.
+func socketPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "end")
+		ends[i], err = net.FileConn(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ends[i].Close() })
+	}
+	return ends[0], ends[1]
 }

@@ -99,7 +99,7 @@ func (f fault) told(t *testing.T, r nth.Report, said string) {
 
 // The whole answer and a shim, or an error and nothing.
 func TestRow46to48FailTheNthCallOfStart(t *testing.T) {
-	least := map[unix.Errno]int{unix.EMFILE: 9, unix.ENOSPC: 5, unix.EAGAIN: 2, unix.EIO: 22, unix.EINTR: 16}
+	least := map[unix.Errno]int{unix.EMFILE: 7, unix.ENOSPC: 5, unix.EAGAIN: 1, unix.EIO: 20, unix.EINTR: 15}
 	everyCall(t, "start", least, func(t *testing.T, f fault) nth.Report {
 		d := newDaemon(t)
 		c := d.container("c1")

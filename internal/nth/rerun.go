@@ -1,10 +1,10 @@
 package nth
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,15 +36,21 @@ func Rerun(t *testing.T, run func(*exec.Cmd) error, lists ...[]unix.Errno) {
 		}
 		cmd := exec.Command("/proc/self/exe", "-test.v", "-test.count=1", "-test.run=^"+regexp.QuoteMeta(t.Name())+"$/^("+strings.Join(names, "|")+")$")
 		cmd.Env = append(os.Environ(), s.Env())
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
+		// A file, since an owner of children copies nothing.
+		out, err := os.Create(filepath.Join(t.TempDir(), strings.Join(names, "-")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		cmd.Stdout, cmd.Stderr = out, out
 		wg.Go(func() {
 			err := run(cmd)
-			if err == nil && s.Joined() == 1 {
-				t.Logf("%s", points(out.String()))
+			said, readErr := os.ReadFile(out.Name())
+			if err == nil && readErr == nil && s.Joined() == 1 {
+				t.Logf("%s", points(string(said)))
 				return
 			}
-			t.Errorf("%v: %v, %d joined\n%s", names, err, s.Joined(), out.String())
+			t.Errorf("%v: %v, %v, %d joined\n%s", names, err, readErr, s.Joined(), said)
 		})
 	}
 	wg.Wait()

@@ -27,7 +27,7 @@ import (
 )
 
 // leastPoints is how many calls of each kind a container's life makes at least.
-var leastPoints = map[unix.Errno]int{unix.EMFILE: 55, unix.ENOSPC: 10, unix.EAGAIN: 5, unix.EIO: 90, unix.EINTR: 100}
+var leastPoints = map[unix.Errno]int{unix.EMFILE: 45, unix.ENOSPC: 10, unix.EAGAIN: 4, unix.EIO: 90, unix.EINTR: 100}
 
 // interrupted is how far apart the calls are that are interrupted in one life. It is odd, so
 // that it does not always meet the same of two that alternate.
