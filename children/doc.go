@@ -32,7 +32,9 @@
 //
 //   - Whoever claims a Child or starts a Process waits for it. A process for which nobody waits stays a zombie.
 //   - Third-party code that forks and waits by itself runs inside [Owner.Guard].
-//   - Nobody in this program calls wait4(-1), waitid(P_ALL) without WNOWAIT, or ignores SIGCHLD.
+//   - Nobody in this program calls wait4(-1), waitid(P_ALL) without WNOWAIT, or ignores SIGCHLD. Nobody else listens for
+//     SIGCHLD or changes its disposition either: while a sweep is armed, for 20 ms, it is SIG_DFL, and a change made then
+//     is undone.
 //   - A call that is given up is ended with [Process.KillTree], and its window closed. Between the two the pid file is read
 //     again: the call may have written it in its last moment, and what it names is then claimed and killed. (runc writes
 //     a file .NAME first and fails if there is one; a killed runc leaves it, so it is to be removed with the pid file.)

@@ -20,6 +20,8 @@ type Owner struct {
 	self int
 	own  *PIDNamespace
 	null *os.File // /dev/null, for the streams that a process is not given
+	// starts are under way: they use null. One begins under mu and before closed only.
+	starts sync.WaitGroup
 
 	// armed has a value in it when the sweep has something to look for: SIGCHLD came, or a window closed for which a
 	// zombie waited. It holds one, so that to arm twice is to arm once.
@@ -174,6 +176,9 @@ func (o *Owner) Close() error {
 		<-o.stopped
 		o.mu.Lock()
 		o.closed = true
+		o.mu.Unlock()
+		o.starts.Wait() // they enter what they have forked, and are the last
+		o.mu.Lock()
 		left := make([]*held, 0, len(o.known))
 		for _, h := range o.known {
 			left = append(left, h)

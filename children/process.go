@@ -18,7 +18,7 @@ type Process struct{ held *held }
 
 // Start forks what cmd describes, in a process group of its own unless it is to have a session of its own. It heeds
 // cmd's Path, Args, Env, Dir, Stdin, Stdout, Stderr, ExtraFiles, SysProcAttr (but for PidFD) and Err, as os/exec does,
-// and nothing else of it. The streams must be nil, which means /dev/null, or an *os.File, which stays the caller's: what a
+// and nothing else of it: no context, and of Env nothing is taken away that stands there twice, nor PWD added. The streams must be nil, which means /dev/null, or an *os.File, which stays the caller's: what a
 // process writes is for its reader to copy. No method of cmd may be called afterwards.
 //
 // Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class ResourceExhausted where
@@ -27,6 +27,10 @@ type Process struct{ held *held }
 // No thread waits for the process: it is waited for by pidfd, in the poller. os/exec itself is not used: its second
 // pidfd, its second waitid and its sorting of the environment cost as much CPU as a quarter of the fork.
 func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
+	if !o.enterStart() {
+		return nil, ErrClosed
+	}
+	defer o.starts.Done()
 	files, err := o.files(cmd)
 	if err != nil {
 		return nil, err
@@ -40,9 +44,6 @@ func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
 	// From before the fork until the pid is in the table, it counts as a window: a zombie seen meanwhile may be ours.
 	w := o.begin(o.own, cloned)
 	defer w.Close()
-	if w.isClosed() {
-		return nil, ErrClosed
-	}
 	fd := -1
 	attr.Sys = forkAttr(cmd.SysProcAttr, &fd)
 	pid, err := o.sys.fork(cmd.Path, argv(cmd), &attr)
@@ -51,6 +52,17 @@ func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
 		return nil, classedStart(cmd.Path, &os.PathError{Op: "fork/exec", Path: cmd.Path, Err: err})
 	}
 	return o.adopt(pid, fd, w.ticks), nil
+}
+
+// enterStart enters a start, for which Close then waits; false if the Owner is closed.
+func (o *Owner) enterStart() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	o.starts.Add(1)
+	return true
 }
 
 // files lists the descriptors that the process is to have, from 0 on.

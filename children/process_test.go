@@ -210,6 +210,19 @@ func TestStartHeedsTheDescription(t *testing.T) {
 			t.Errorf("%q, %v", more, err)
 		}
 	}
+	// An environment is taken as it is.
+	cmd := exec.Command("busybox", "env")
+	cmd.Dir, cmd.Env = "/proc", []string{"TWICE=1", "TWICE=2"}
+	p, out, err := start(o, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := p.Wait(impatient(t)); err != nil || exit.Status != 0 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+	if got := string(out()); got != "TWICE=1\nTWICE=2\n" {
+		t.Errorf("the environment is %q", got)
+	}
 	for _, cmd := range []*exec.Cmd{exec.Command("no-such-program-anywhere"), {Path: "/nowhere/at/all"}, {Path: "/bin/true", Dir: "/nowhere"}} {
 		if _, err := o.Start(cmd); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, exec.ErrNotFound) {
 			t.Errorf("%v: %v", cmd.Path, err)

@@ -172,7 +172,7 @@ func TestClaimOfTheDeadThatATracerHolds(t *testing.T) {
 	}
 }
 
-// A call that a tracer holds dead is waited for in the same way, although os/exec has a wait of its own.
+// A call that a tracer holds dead is waited for in the same way.
 func TestTracerHoldsACall(t *testing.T) {
 	o := owner(t, kernel{})
 	victim, err := o.Start(exec.Command("sleep", "3600"))

@@ -77,13 +77,13 @@ func (r *idler) look(armed *atomic.Bool, d time.Duration) {
 // giver gives back to the kernel what this process can do without until the next call.
 type giver struct{ cycles uint32 }
 
-// give frees the heap, if it was ever collected since the last time: a first collection
-// costs more memory than it frees (0.4 MB of the collector's own, for 0.1 MB of what
-// starting has left behind). And it frees the pages of this program's own text, which
+// give frees the heap, if it was ever collected since the last time or is so large that
+// much of it must be garbage: a first collection costs more memory than it frees (0.4 MB
+// of the collector's own, for 0.1 MB of what starting has left behind). And it frees the pages of this program's own text, which
 // are in the page cache anyway and come back by minor faults, sixteen at a time.
 func (g *giver) give() {
 	var m runtime.MemStats
-	if runtime.ReadMemStats(&m); m.NumGC != g.cycles {
+	if runtime.ReadMemStats(&m); m.NumGC != g.cycles || m.HeapAlloc >= restHeap {
 		debug.FreeOSMemory()
 		g.cycles = m.NumGC + 1 // its own
 	}

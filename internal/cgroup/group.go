@@ -62,14 +62,19 @@ func (h *Host) Of(pid int) (Group, error) {
 	return g, nil
 }
 
-// Locate is Of, or where init is dead already, FromSpec. It is what a caller who has just created a container wants.
+// Locate is Of, or where init is dead already, FromSpec. It is what a caller who has just created a container wants. Like
+// FromSpec it says NotFound only of what it has looked for.
 func (h *Host) Locate(pid int, cgroupsPath, id string, systemd bool) (Group, error) {
 	g, err := h.Of(pid)
 	if err == nil {
 		return g, nil
 	}
-	if g, specErr := h.FromSpec(cgroupsPath, id, systemd); specErr == nil {
+	g, specErr := h.FromSpec(cgroupsPath, id, systemd)
+	switch {
+	case specErr == nil:
 		return g, nil
+	case !errdefs.IsNotFound(specErr):
+		return Group{}, specErr
 	}
 	return Group{}, err
 }

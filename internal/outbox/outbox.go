@@ -258,7 +258,7 @@ func (o *Outbox) settle(t *trouble) {
 	o.mu.Lock()
 	o.queue.done()
 	o.moved = time.Now()
-	o.admitOne()
+	o.admit()
 	o.mu.Unlock()
 	if t.logged {
 		s := o.Stats()
@@ -282,6 +282,7 @@ func (o *Outbox) failed(t *trouble, e *entry, err error) {
 		o.log.Error("event dropped: containerd calls it invalid", "topic", e.payload.topic, "container", e.key.container, "exec", e.key.exec, "error", err)
 		o.mu.Lock()
 		o.queue.refuse()
+		o.admit()
 		o.mu.Unlock()
 		t.refusals = 0
 	}

@@ -2,9 +2,9 @@ package outbox
 
 // pace.go keeps a burst of execs from running ahead of containerd.
 //
-// With GOMAXPROCS=1 a goroutine that is always ready to run keeps the poller from
-// being looked at (every 10 ms then, by sysmon), and so the answer to the event on its
-// way from being seen. A hundred execs at once with a fast runtime left 5,900 of 6,000
+// With GOMAXPROCS=1 goroutines that are always ready to run, each of which forks and holds
+// the P meanwhile, keep the poller from being looked at (but every 10 ms, by the runtime's
+// monitor thread), and so the answer to the event on its way from being seen. A hundred execs at once with a fast runtime left 5,900 of 6,000
 // events in the queue until the last exec was over; a few seconds more and events of
 // execs would have been dropped, with a containerd that took each at once. So whoever
 // is about to add an exec waits until the queue is short again.
@@ -39,7 +39,8 @@ func (o *Outbox) Pace(ctx context.Context) {
 func (o *Outbox) queueUp() chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.queue.len() < paceAt || o.closed || time.Since(o.moved) >= paceTime {
+	// Who comes when others wait does not overtake them.
+	if o.queue.len() < paceAt && len(o.paced) == 0 || o.closed || time.Since(o.moved) >= paceTime {
 		return nil
 	}
 	turn := make(chan struct{})
@@ -59,14 +60,17 @@ func (o *Outbox) leave(turn chan struct{}) {
 	}
 }
 
-// admitOne lets the first of those who wait go, if the queue is short. One for each event
-// that was delivered, so that they do not all come at once. The caller holds mu.
-func (o *Outbox) admitOne() {
-	if len(o.paced) == 0 || o.queue.len() >= paceAt {
-		return
+// admit lets the first of those who wait go, if the queue is short: one for each event that
+// left it, so that they do not all come at once; and all, when it is empty, since no
+// further event would leave it for them. The caller holds mu.
+func (o *Outbox) admit() {
+	for len(o.paced) > 0 && o.queue.len() < paceAt {
+		close(o.paced[0])
+		if o.paced = o.paced[1:]; o.queue.len() > 0 {
+			break
+		}
 	}
-	close(o.paced[0])
-	if o.paced = o.paced[1:]; len(o.paced) == 0 {
+	if len(o.paced) == 0 {
 		o.paced = nil
 	}
 }

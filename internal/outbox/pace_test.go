@@ -111,6 +111,28 @@ func TestPaceDoesNotWaitForTheSilent(t *testing.T) {
 	}
 }
 
+// Those who wait go when the queue is empty, though those before them have brought nothing.
+func TestPaceLetsAllGoFromAnEmptyQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &daemon{}
+		d.set(func(context.Context, string) error { time.Sleep(100 * time.Microsecond); return nil })
+		o := start(t, d)
+		defer o.Close()
+		for i := range paceAt + 10 {
+			o.Append(exit(i))
+		}
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 10 * paceAt {
+			wg.Go(func() { o.Pace(t.Context()) })
+		}
+		wg.Wait()
+		if waited := time.Since(begun); waited >= paceTime/2 {
+			t.Errorf("the last waited %v, for a queue that was empty after 8 ms", waited)
+		}
+	})
+}
+
 // A caller that gives up, and one of an outbox that is closed, go at once.
 func TestPaceEnds(t *testing.T) {
 	for name, end := range map[string]func(o *Outbox, cancel func()){

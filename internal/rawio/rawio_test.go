@@ -162,3 +162,23 @@ func TestNoGarbage(t *testing.T) {
 		t.Errorf("%v objects for a message there and back", n)
 	}
 }
+
+// Of a long row of transfers that need not wait every 64th is one that the scheduler is told of.
+func TestEvery64thIsWatched(t *testing.T) {
+	c, other := pair(t)
+	if _, err := other.Write(make([]byte, 3*watchedEvery)); err != nil {
+		t.Fatal(err)
+	}
+	buf, seen := make([]byte, 1), 0
+	for range 3 * watchedEvery {
+		if _, err := c.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+		if c.in.row == 0 {
+			seen++
+		}
+	}
+	if seen != 3 {
+		t.Errorf("%d of %d transfers were ordinary calls", seen, 3*watchedEvery)
+	}
+}

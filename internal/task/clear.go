@@ -20,8 +20,10 @@ type footprint struct {
 // before looks, before the runtime is called, at what is there already.
 func (c *container) before() (f footprint) {
 	f.state = !c.runtime.Known(c.id)
-	_, err := c.specGroup()
-	f.group = errdefs.IsNotFound(err)
+	err := c.service.reserve.during(func() error { _, err := c.specGroup(); return err })
+	if f.group = errdefs.IsNotFound(err); !f.group && err != nil {
+		c.log.Warn("whether there is a cgroup already cannot be seen: if the container fails it is not removed", "error", err)
+	}
 	return f
 }
 

@@ -21,7 +21,7 @@ const (
 
 	// reserved is how many descriptors are kept for the end of containers. A runtime
 	// call needs about ten at once: the pidfd, two pipes, the runtime's outputs, what
-	// os/exec uses to be told of a failed exec; and the state probe after it no more.
+	// a fork uses to be told of a failed exec; and the state probe after it no more.
 	reserved = 16
 
 	// maxExecSpec bounds the process spec of an exec, in bytes. The kernel takes at
