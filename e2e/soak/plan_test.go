@@ -5,6 +5,19 @@ import (
 	"testing"
 )
 
+// What was left before is known again by what it is, whatever it executes meanwhile.
+func TestIdentity(t *testing.T) {
+	early, late := `process pid 7: ["runc" "init"]`, `process pid 7: ["sleep" "100000"]`
+	if identity(early) != identity(late) {
+		t.Errorf("%q and %q are said to be two", early, late)
+	}
+	for _, other := range []string{`process pid 77: ["runc" "init"]`, "file /x: 7", "cgroup pid 7"} {
+		if identity(other) == identity(late) {
+			t.Errorf("%q and %q are said to be one", other, late)
+		}
+	}
+}
+
 func TestThePlanFollowsFromTheSeed(t *testing.T) {
 	for wave := range 20 {
 		a, b := planWave(7, wave, DefaultMost, DefaultChance), planWave(7, wave, DefaultMost, DefaultChance)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/larkshim/lark/e2e/daemon"
@@ -99,7 +100,16 @@ func (s *soak) settle(ctx context.Context, more ...*order.Checker) {
 
 // left names what belongs to the daemon and did not before.
 func (s *soak) left() []string {
-	return slices.DeleteFunc(s.d.Leftovers(), func(l string) bool { return slices.Contains(s.base, l) })
+	return slices.DeleteFunc(s.d.Leftovers(), func(l string) bool {
+		return slices.ContainsFunc(s.base, func(b string) bool { return identity(b) == identity(l) })
+	})
+}
+
+// identity is what stays of a leftover's name. A process that the runtime has just
+// started is called as the runtime for a moment, and then executes what it is to be.
+func identity(leftover string) string {
+	who, _, _ := strings.Cut(leftover, ": [")
+	return who
 }
 
 // pending names what the living shims have still to tell of the wave, and of what

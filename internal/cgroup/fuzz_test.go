@@ -43,6 +43,7 @@ func FuzzMountTable(f *testing.F) {
 	f.Add("1 2 3:4 / / rw - cgroup2 c rw\n", "0::/../x\n")
 	f.Add(" - ", "::\n1:2:3")
 	f.Add("1 2 3:4 / . rw - cgroup2 c rw\n", "0::/0\n")
+	f.Add("0 0 0 / /0 - cgroup 0 0", "//..") // found by fuzzing
 	f.Fuzz(func(t *testing.T, table, self string) {
 		if len(table)+len(self) > 1<<16 || strings.ContainsRune(table+self, 0) {
 			return

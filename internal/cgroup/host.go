@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -102,9 +103,11 @@ func (h *Host) addMount(line string) {
 	}
 }
 
-// inside turns a path as /proc/PID/cgroup gives it into the directory that shows it, false if this mount does not.
+// inside turns a path as /proc/PID/cgroup gives it into the directory that shows it, false if this mount does not. What
+// lies outside of our cgroup namespace's root begins with "/.." (cgroup_namespaces(7)); wherever that stands it is none of
+// this mount's.
 func (m mount) inside(p string) (string, bool) {
-	if m.dir == "" || !path.IsAbs(p) || strings.HasPrefix(p, "/..") {
+	if m.dir == "" || !path.IsAbs(p) || slices.Contains(strings.Split(p, "/"), "..") {
 		return "", false
 	}
 	if m.root != "/" {
