@@ -18,8 +18,9 @@ type Process struct{ held *held }
 
 // Start forks what cmd describes, in a process group of its own unless it is to have a session of its own. It heeds
 // cmd's Path, Args, Env, Dir, Stdin, Stdout, Stderr, ExtraFiles, SysProcAttr (but for PidFD) and Err, as os/exec does,
-// and nothing else of it: no context, and of Env nothing is taken away that stands there twice, nor PWD added. The streams must be nil, which means /dev/null, or an *os.File, which stays the caller's: what a
-// process writes is for its reader to copy. No method of cmd may be called afterwards.
+// and nothing else of it: no context, and of Env nothing is taken away that stands there twice, nor PWD added. The
+// streams must be nil, which means /dev/null, or an *os.File, which stays the caller's: what a process writes is for its
+// reader to copy. No method of cmd may be called afterwards.
 //
 // Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class ResourceExhausted where
 // the machine is full; InvalidArgument for a stream that is no file; or ErrClosed.

@@ -79,8 +79,9 @@ type giver struct{ cycles uint32 }
 
 // give frees the heap, if it was ever collected since the last time or is so large that
 // much of it must be garbage: a first collection costs more memory than it frees (0.4 MB
-// of the collector's own, for 0.1 MB of what starting has left behind). And it frees the pages of this program's own text, which
-// are in the page cache anyway and come back by minor faults, sixteen at a time.
+// of the collector's own, for 0.1 MB of what starting has left behind). And it frees the
+// pages of this program's own text, which are in the page cache anyway and come back by
+// minor faults, sixteen at a time.
 func (g *giver) give() {
 	var m runtime.MemStats
 	if runtime.ReadMemStats(&m); m.NumGC != g.cycles || m.HeapAlloc >= restHeap {
