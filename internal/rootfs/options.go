@@ -3,6 +3,7 @@ package rootfs
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,23 +168,30 @@ func (r *request) helper() (program, subtype string) {
 const lowerdir = "lowerdir="
 
 // lowers finds the layers of an overlay. A colon in a layer's name is escaped by a backslash. The index is -1 where
-// there are none that could be given from a directory of their own: some not absolute, or empty as in "::data".
+// there are none that could be given from a directory of their own: some not absolute, or empty as in "::data", or a
+// last backslash that escapes nothing, which the kernel judges as it stands.
 func lowers(data []string) (index int, dirs []string) {
 	for i, o := range data {
 		list, ok := strings.CutPrefix(o, lowerdir)
 		if !ok {
 			continue
 		}
-		start := 0
-		for j := 0; j <= len(list); j++ {
+		start, escaped := 0, false
+		for j, c := range []byte(list) {
 			switch {
-			case j < len(list) && list[j] == '\\':
-				j++
-			case j == len(list) || list[j] == ':':
-				dirs = append(dirs, list[start:min(j, len(list))])
+			case escaped:
+				escaped = false
+			case c == '\\':
+				escaped = true
+			case c == ':':
+				dirs = append(dirs, list[start:j])
 				start = j + 1
 			}
 		}
+		if escaped {
+			return -1, nil
+		}
+		dirs = append(dirs, list[start:])
 		for _, d := range dirs {
 			if !path.IsAbs(d) || path.Clean(d) != d {
 				return -1, nil
@@ -215,6 +223,7 @@ func from(data []string) (dir string, shorter []string) {
 	for j, d := range dirs {
 		rel[j] = d[len(common)+1:]
 	}
-	shorter = append(append([]string{}, data[:i]...), data[i+1:]...)
-	return common, append(shorter, lowerdir+strings.Join(rel, ":"))
+	shorter = slices.Clone(data)
+	shorter[i] = lowerdir + strings.Join(rel, ":")
+	return common, shorter
 }

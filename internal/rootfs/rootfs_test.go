@@ -418,13 +418,16 @@ func TestFrom(t *testing.T) {
 		{"rel:/s/a", "", ""},
 		{`/s/a\:b:/s/c`, "/s", `a\:b:c`},
 		{`/s\:s/a:/s\:s/c`, "", ""},
+		{`\`, "", ""},
+		{`/s/a:/s/b\`, "", ""},
+		{`/s/a:/s/b\\`, "/s", `a:b\\`},
 		{"", "", ""},
 	} {
 		dir, data := from([]string{"x=1", "lowerdir=" + c.lower, "y"})
 		if dir != c.dir {
 			t.Errorf("%q: dir %q, want %q", c.lower, dir, c.dir)
 		}
-		if got := strings.Join(data, ","); dir != "" && got != "x=1,y,lowerdir="+c.want {
+		if got := strings.Join(data, ","); dir != "" && got != "x=1,lowerdir="+c.want+",y" {
 			t.Errorf("%q: %q", c.lower, got)
 		}
 	}
@@ -433,6 +436,7 @@ func TestFrom(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add("overlay", "a", "t/x", "lowerdir=/a:/b,ro,uidmap=0:1:2,gidmap=0:1:2")
 	f.Add("bind", "/", "../..", "rbind,loop,direct-io")
+	f.Add("overlay", "a", "", `lowerdir=\`)
 	f.Fuzz(func(t *testing.T, fstype, source, target, options string) {
 		rs, err := parse([]*types.Mount{{Type: fstype, Source: source, Target: target, Options: strings.Split(options, ",")}})
 		if err != nil {
