@@ -85,6 +85,20 @@ func (f faulty) splice(from, to, n int) (int, error) {
 	return f.kernel.splice(from, to, n)
 }
 
+func (f faulty) pipeSize(fd int) (int, error) {
+	if f.fail() {
+		return -1, f.errno
+	}
+	return f.kernel.pipeSize(fd)
+}
+
+func (f faulty) setPipeSize(fd, size int) error {
+	if f.fail() {
+		return f.errno
+	}
+	return f.kernel.setPipeSize(fd, size)
+}
+
 func (f faulty) mkdirTemp(dir, pattern string) (string, error) {
 	if f.fail() {
 		return "", f.errno

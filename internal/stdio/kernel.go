@@ -29,6 +29,9 @@ type kernel interface {
 	splice(from, to, n int) (int, error)
 	// poll asks whether a pipe has bytes to read, and whether it has no writer.
 	poll(fd int) (bytes, hungUp bool, err error)
+	// pipeSize is how many bytes a pipe holds, setPipeSize sets it.
+	pipeSize(fd int) (int, error)
+	setPipeSize(fd, size int) error
 	mkdirTemp(dir, pattern string) (string, error)
 	mkdirAll(dir string) error
 }
@@ -67,6 +70,13 @@ func (host) poll(fd int) (bytes, hungUp bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, err = unix.Poll(fds, 0)
 	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLHUP != 0, err
+}
+
+func (host) pipeSize(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) }
+
+func (host) setPipeSize(fd, size int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, size)
+	return err
 }
 
 func (host) mkdirTemp(dir, pattern string) (string, error) { return os.MkdirTemp(dir, pattern) }

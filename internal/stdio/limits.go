@@ -39,6 +39,17 @@ const (
 	// Pages that are moved keep a slot of the FIFO each (it has 16 by default), so
 	// that a few bytes per page would fill it; those are better copied.
 	spliceWorth = 16 << 10
+	// wideSize is what the pipes of a stream hold, in bytes, while it moves much: twice
+	// the default. It brings most of what there is to be had (PERFORMANCE.md).
+	wideSize = 128 << 10
+	// wideWorth is how much has to be moved, by splices that were each worth it, before
+	// the pipes are enlarged.
+	wideWorth = 1 << 20
+	// wideRest is how long after the last such splice they stay so.
+	wideRest = time.Second
+	// wideStreamsMax is how many streams of a shim may have enlarged pipes at a time. They
+	// hold 32 pages more each, of the 16,384 that the users of a host are given by default.
+	wideStreamsMax = 16
 
 	// socketPathMax is the longest path of a unix socket (unix(7): sun_path has
 	// 108 bytes, one of them NUL).

@@ -128,7 +128,8 @@ type pump struct {
 	// splice: src and dst are pipes.
 	splice bool
 
-	raw syscall.RawConn
+	raw  syscall.RawConn
+	wide wide
 }
 
 // run copies. It returns when there is nothing more to copy, and closes nothing.
@@ -138,6 +139,7 @@ func (p *pump) run() {
 		return
 	}
 	p.raw = raw
+	defer p.leaveWide()
 	fast := false
 	for {
 		var n int
@@ -151,11 +153,18 @@ func (p *pump) run() {
 		} else {
 			n, err = p.copy()
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			p.rested()
+			continue
+		}
 		if err != nil {
 			p.ended(err)
 			return
 		}
 		fast = p.splice && n >= spliceWorth
+		if p.splice {
+			p.flows(n)
+		}
 	}
 }
 
