@@ -1,7 +1,6 @@
 package bootstrap
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // logFile is the FIFO in the bundle that containerd reads.
@@ -51,12 +52,7 @@ func (l *logPipe) takeStderr() error {
 	if l.fd < 0 {
 		return nil
 	}
-	for {
-		err := unix.Dup3(l.fd, unix.Stderr, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("dup3", err)
-		}
-	}
+	return os.NewSyscallError("dup3", errno.Retry(func() error { return unix.Dup3(l.fd, unix.Stderr, 0) }))
 }
 
 // Write takes one record. What is longer than PIPE_BUF goes out in pieces, of which
@@ -88,12 +84,8 @@ func (l *logPipe) Write(p []byte) (int, error) {
 // put writes at most PIPE_BUF bytes, which go as a whole or, when the pipe is full,
 // not at all.
 func (l *logPipe) put(p []byte) bool {
-	for {
-		_, err := unix.Write(l.fd, p)
-		if !errors.Is(err, unix.EINTR) {
-			return err == nil
-		}
-	}
+	_, err := errno.RetryValue(func() (int, error) { return unix.Write(l.fd, p) })
+	return err == nil
 }
 
 // patient writes a long text, giving a reader that is there time to take each piece.

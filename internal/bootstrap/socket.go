@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // socketPath is where the shim of a group listens. The formula is containerd's, the
@@ -59,12 +60,9 @@ func openSocketDir(path string) (*socketDir, error) {
 
 // openDirectory opens a directory that is no link, and again if a signal interrupts that.
 func openDirectory(path string) (int, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
+	return errno.RetryValue(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 }
 
 func (d *socketDir) verify() error {
@@ -95,11 +93,10 @@ func (d *socketDir) close() { d.f.Close() }
 // process is killed. It is a flock on the directory itself, so that no file stays.
 func (d *socketDir) lock(timeout time.Duration) error {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(lockPoll) {
-		err := unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := errno.Retry(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, unix.EINTR):
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return fmt.Errorf("lock %s: %w", d.path, err)
 		case time.Now().After(deadline):

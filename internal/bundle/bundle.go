@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/failpoint"
 )
 
@@ -69,31 +71,19 @@ func Open(path string) (*Bundle, error) {
 // openat is openat(2), close-on-exec and again when a signal interrupts it, which some
 // file systems let happen.
 func openat(dir int, name string, flags int, mode uint32) (int, error) {
-	for {
-		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, mode)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
-	}
+	return errno.RetryValue(func() (int, error) { return unix.Openat(dir, name, flags|unix.O_CLOEXEC, mode) })
 }
 
 // classify maps what the kernel says to the class that a client can act upon. ELOOP and
-// ENOTDIR both mean a symbolic link (with O_DIRECTORY the kernel may say either); what
-// is exhausted may be tried again.
+// ENOTDIR both mean a symbolic link (with O_DIRECTORY the kernel may say either).
 func classify(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
 	}
-	return fmt.Errorf("%w: %w", errdefs.ErrInternal, err)
+	return fmt.Errorf("%w: %w", cmp.Or[error](errno.Class(err), errdefs.ErrInternal), err)
 }
 
 // Close lets go of the directory. The files stay.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Group is one container's control group: a directory in the unified hierarchy, or one in each hierarchy of version 1.
@@ -205,7 +207,7 @@ func (g Group) private() []string {
 // Exists says whether any directory of the group is still there.
 func (g Group) Exists() bool {
 	for _, dir := range g.private() {
-		fd, err := retry(func() (int, error) { return g.host.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY) })
+		fd, err := errno.RetryValue(func() (int, error) { return g.host.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY) })
 		if err == nil {
 			g.host.sys.close(fd)
 			return true
@@ -233,10 +235,7 @@ func (h *Host) removeTree(dir string) error {
 		return err
 	}
 	for _, d := range slices.Backward(append([]string{dir}, below...)) {
-		err := h.sys.rmdir(d)
-		for errors.Is(err, unix.EINTR) {
-			err = h.sys.rmdir(d)
-		}
+		err := errno.Retry(func() error { return h.sys.rmdir(d) })
 		if err != nil && !gone(err) {
 			return fmt.Errorf("removing cgroup %s: %w", d, classed(err))
 		}

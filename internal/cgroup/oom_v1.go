@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // listenV1 asks the kernel to signal an eventfd when the group, or one above it, runs out of memory
@@ -30,7 +32,7 @@ func (w *OOMWatch) listenV1() error {
 // register ties the eventfd to memory.oom_control. The kernel keeps what it needs of both files; closing the eventfd
 // ends the registration.
 func register(sys *system, dir string, eventfd int) error {
-	control, err := retry(func() (int, error) { return sys.open(path.Join(dir, "memory.oom_control"), unix.O_RDONLY) })
+	control, err := errno.RetryValue(func() (int, error) { return sys.open(path.Join(dir, "memory.oom_control"), unix.O_RDONLY) })
 	if err != nil {
 		return err
 	}

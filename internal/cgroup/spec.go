@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // FromSpec finds the cgroup that a runtime has made for a container, from linux.cgroupsPath of its config.json (may be
@@ -161,7 +163,7 @@ func (h *Host) placeAt(controller string, m mount, p, own string) (place, error)
 	if !ok {
 		return place{}, nil
 	}
-	fd, err := retry(func() (int, error) { return h.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW) })
+	fd, err := errno.RetryValue(func() (int, error) { return h.sys.open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW) })
 	switch {
 	case err == nil:
 	case gone(err), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG):

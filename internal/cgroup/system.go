@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // system is every way in which this package reaches the kernel, so that a test can let each of them fail.
@@ -54,7 +56,7 @@ func (s *system) readFile(path string) ([]byte, error) {
 
 // readInto is readFile into buf, which grows where it must.
 func (s *system) readInto(buf []byte, path string) ([]byte, error) {
-	fd, err := retry(func() (int, error) { return s.open(path, unix.O_RDONLY) })
+	fd, err := errno.RetryValue(func() (int, error) { return s.open(path, unix.O_RDONLY) })
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -64,7 +66,7 @@ func (s *system) readInto(buf []byte, path string) ([]byte, error) {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
 		}
-		n, err := retry(func() (int, error) { return s.read(fd, buf[len(buf):cap(buf)]) })
+		n, err := errno.RetryValue(func() (int, error) { return s.read(fd, buf[len(buf):cap(buf)]) })
 		if err != nil {
 			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
 		}
@@ -80,25 +82,15 @@ func (s *system) readInto(buf []byte, path string) ([]byte, error) {
 
 // writeFile writes data to an existing control file in one write, as cgroup files ask for.
 func (s *system) writeFile(path, data string) error {
-	fd, err := retry(func() (int, error) { return s.open(path, unix.O_WRONLY) })
+	fd, err := errno.RetryValue(func() (int, error) { return s.open(path, unix.O_WRONLY) })
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer s.close(fd)
-	if _, err := retry(func() (int, error) { return s.write(fd, []byte(data)) }); err != nil {
+	if _, err := errno.RetryValue(func() (int, error) { return s.write(fd, []byte(data)) }); err != nil {
 		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil
-}
-
-// retry repeats a call that a signal interrupted.
-func retry(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
 }
 
 // gone says that a file is not there (any more). A file that was opened before its cgroup was removed answers ENODEV,
@@ -115,16 +107,11 @@ func classed(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case gone(err):
-		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EAGAIN):
 		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
-	case errors.Is(err, unix.EIO):
-		return fmt.Errorf("%w: %w", errdefs.ErrInternal, err)
+	}
+	if class := errno.Class(err); class != nil {
+		return fmt.Errorf("%w: %w", class, err)
 	}
 	return err
 }

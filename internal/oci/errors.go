@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Error is the failure of one runtime call. errors.Is sees its class (an errdefs
@@ -77,8 +79,7 @@ func (e *Error) Unwrap() []error {
 // exhausted may be tried again, what is missing may not.
 func systemClass(err error) error {
 	switch {
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EAGAIN),
-		errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errno.Exhausted(err):
 		return errdefs.ErrResourceExhausted
 	case errors.Is(err, fs.ErrNotExist):
 		return errdefs.ErrNotFound

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // files is what the package does to the file system.
@@ -116,7 +118,7 @@ func (host) memory(name string, data []byte) (*os.File, error) {
 	// At an offset, so that ours, which a child may inherit as its stdin, stays at
 	// the start.
 	for at := 0; at < len(data); {
-		n, err := retry(func() (int, error) { return unix.Pwrite(fd, data[at:], int64(at)) })
+		n, err := errno.RetryValue(func() (int, error) { return unix.Pwrite(fd, data[at:], int64(at)) })
 		if err != nil {
 			unix.Close(fd)
 			return nil, os.NewSyscallError("pwrite", err)
@@ -144,7 +146,7 @@ func (host) pipe() (*os.File, *os.File, error) {
 // openRead opens a regular file without following a link and without waiting,
 // should it be a FIFO.
 func openRead(path string) (int, error) {
-	fd, err := retry(func() (int, error) {
+	fd, err := errno.RetryValue(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
@@ -156,7 +158,7 @@ func openRead(path string) (int, error) {
 func readFull(fd int, buf []byte, from int64) (int, error) {
 	n := 0
 	for n < len(buf) {
-		m, err := retry(func() (int, error) { return unix.Pread(fd, buf[n:], from+int64(n)) })
+		m, err := errno.RetryValue(func() (int, error) { return unix.Pread(fd, buf[n:], from+int64(n)) })
 		if err != nil {
 			return n, err
 		}
@@ -166,17 +168,6 @@ func readFull(fd int, buf []byte, from int64) (int, error) {
 		n += m
 	}
 	return n, nil
-}
-
-// retry repeats a call that a signal interrupted (the Go runtime preempts
-// goroutines with SIGURG).
-func retry(fn func() (int, error)) (int, error) {
-	for {
-		n, err := fn()
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
 }
 
 // deadlineIn is a read deadline d from now.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -113,7 +114,7 @@ func New(c Config) (*Runtime, error) {
 	if r.deadlines == (Deadlines{}) {
 		r.deadlines = DefaultDeadlines()
 	}
-	if mask, err := umask(); err == nil && mask != wantedUmask {
+	if mask, err := ownUmask(); err == nil && mask != wantedUmask {
 		r.log.Warn("execs will inherit an unusual umask", "umask", fmt.Sprintf("%04o", mask))
 	}
 	return r, nil
@@ -142,6 +143,9 @@ func (r *Runtime) argv(logPath string, args []string) []string {
 func closeOnExec() {
 	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }
+
+// ownUmask is the process's umask, read once: nothing here changes it.
+var ownUmask = sync.OnceValues(umask)
 
 // umask reads the process's umask without setting it: umask(2) can only
 // exchange it, and for that moment others would create files with the wrong one.

@@ -20,6 +20,8 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 const (
@@ -218,10 +220,10 @@ func (b *bundle) unmountTree(name string) error {
 	}
 	defer p.close()
 	for range maxStacked {
-		switch err := p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW); {
+		err := errno.Retry(func() error { return p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW) })
+		switch {
 		case notMounted(err):
 			return nil
-		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EBUSY):
 			if err := b.unmountBelow(name); err != nil {
 				return err
@@ -269,10 +271,7 @@ func (b *bundle) dropLower() error {
 		return err
 	}
 	defer p.close()
-	err = unix.EINTR
-	for errors.Is(err, unix.EINTR) {
-		err = p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
-	}
+	err = errno.Retry(func() error { return p.sys.unmount(p.path(), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH) })
 	if err != nil && !notMounted(err) {
 		return fmt.Errorf("unmounting %s: %w", lowerName, classed(err))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/mountinfo"
 )
 
@@ -37,12 +38,7 @@ type system struct {
 func kernel() *system {
 	return &system{
 		openat: func(dir int, name string, flags int) (int, error) {
-			for {
-				fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0)
-				if !errors.Is(err, unix.EINTR) {
-					return fd, err
-				}
-			}
+			return errno.RetryValue(func() (int, error) { return unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0) })
 		},
 		fstat:    unix.Fstat,
 		close:    unix.Close,
@@ -133,16 +129,11 @@ func classed(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%w: %w", errdefs.ErrFailedPrecondition, err)
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN):
-		return fmt.Errorf("%w: %w", errdefs.ErrResourceExhausted, err)
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: %w", errdefs.ErrPermissionDenied, err)
-	case errors.Is(err, unix.EIO):
-		return fmt.Errorf("%w: %w", errdefs.ErrInternal, err)
+	}
+	if class := errno.Class(err); class != nil {
+		return fmt.Errorf("%w: %w", class, err)
 	}
 	return err
 }

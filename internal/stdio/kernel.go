@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // kernel is what the package asks of the system.
@@ -86,36 +88,27 @@ func (host) mkdirAll(dir string) error                     { return os.MkdirAll(
 type restarting struct{ kernel }
 
 func (r restarting) open(path string, flags int, mode uint32) (int, error) {
-	return restart(func() (int, error) { return r.kernel.open(path, flags, mode) })
+	return errno.RetryValue(func() (int, error) { return r.kernel.open(path, flags, mode) })
 }
 
 func (r restarting) read(fd int, p []byte) (int, error) {
-	return restart(func() (int, error) { return r.kernel.read(fd, p) })
+	return errno.RetryValue(func() (int, error) { return r.kernel.read(fd, p) })
 }
 
 func (r restarting) write(fd int, p []byte) (int, error) {
-	return restart(func() (int, error) { return r.kernel.write(fd, p) })
+	return errno.RetryValue(func() (int, error) { return r.kernel.write(fd, p) })
 }
 
 func (r restarting) splice(from, to, n int) (int, error) {
-	return restart(func() (int, error) { return r.kernel.splice(from, to, n) })
+	return errno.RetryValue(func() (int, error) { return r.kernel.splice(from, to, n) })
 }
 
 func (r restarting) poll(fd int) (bytes, hungUp bool, err error) {
-	_, err = restart(func() (int, error) {
+	_, err = errno.RetryValue(func() (int, error) {
 		bytes, hungUp, err = r.kernel.poll(fd)
 		return 0, err
 	})
 	return bytes, hungUp, err
-}
-
-func restart(fn func() (int, error)) (int, error) {
-	for {
-		n, err := fn()
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
 }
 
 // output is an open target of output.
@@ -229,31 +222,18 @@ func openError(path string, err error) error {
 	if errors.As(err, &inner) {
 		perr = err
 	}
-	switch {
-	case exhausted(err):
-		return fmt.Errorf("stdio: %w: %w", errdefs.ErrResourceExhausted, perr)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
-		return fmt.Errorf("stdio: %w: %w", errdefs.ErrPermissionDenied, perr)
-	case errors.Is(err, unix.EIO):
-		return fmt.Errorf("stdio: %w: %w", errdefs.ErrInternal, perr)
+	class := errno.Class(err)
+	if class == nil || class == errdefs.ErrNotFound {
+		// Missing, a directory, a link (ELOOP), a socket (ENXIO), a name too long.
+		class = errdefs.ErrInvalidArgument
 	}
-	// Missing, a directory, a link (ELOOP), a socket (ENXIO), a name too long.
-	return fmt.Errorf("stdio: %w: %w", errdefs.ErrInvalidArgument, perr)
-}
-
-func exhausted(err error) bool {
-	for _, e := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOSPC, unix.EDQUOT, unix.EAGAIN} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	return fmt.Errorf("stdio: %w: %w", class, perr)
 }
 
 // systemError classes a failure that has nothing to do with what the client asked.
 func systemError(doing string, err error) error {
 	class := error(errdefs.ErrInternal)
-	if exhausted(err) {
+	if errno.Exhausted(err) {
 		class = errdefs.ErrResourceExhausted
 	}
 	return fmt.Errorf("stdio: %s: %w: %w", doing, class, err)

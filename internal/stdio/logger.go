@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // logger is a running logging binary.
@@ -132,7 +133,7 @@ func (l *logger) ends(within time.Duration) bool {
 func loggerStartError(path string, err error) error {
 	class := error(errdefs.ErrInternal)
 	switch {
-	case exhausted(err):
+	case errno.Exhausted(err):
 		class = errdefs.ErrResourceExhausted
 	case errors.Is(err, fs.ErrNotExist):
 		class = errdefs.ErrNotFound
