@@ -17,9 +17,9 @@ import (
 func TestEveryCellMatters(t *testing.T) {
 	n := 0
 	try := func(name string, breaks func(*rules)) {
-		broken := *theRules
-		breaks(&broken)
-		g := explore(newSearch(&broken, 1), true)
+		broken := theRules().clone()
+		breaks(broken)
+		g := explore(newSearch(broken, 1), true)
 		g.liveness()
 		if n++; g.bad == nil {
 			t.Errorf("%s, and nobody notices", name)
@@ -27,7 +27,7 @@ func TestEveryCellMatters(t *testing.T) {
 	}
 	for s := range numStates {
 		for k := range numKinds {
-			if c := theRules.init[s][k]; k != ExecAsked && !c.never {
+			if c := theRules().init[s][k]; k != ExecAsked && !c.never {
 				to, how := opposite(c, k)
 				try(fmt.Sprintf("%v in state %v %s", k, s, how), func(r *rules) { r.init[s][k] = to })
 			}
@@ -41,7 +41,7 @@ func TestEveryCellMatters(t *testing.T) {
 			"starts":    func(r *rules) *error { return &r.execGate[s].start },
 			"new execs": func(r *rules) *error { return &r.execGate[s].add },
 		} {
-			if *answer(theRules) != nil {
+			if *answer(theRules()) != nil {
 				try(fmt.Sprintf("the gate of %v is open to %s", s, name), func(r *rules) { *answer(r) = nil })
 			} else {
 				try(fmt.Sprintf("the gate of %v is closed to %s", s, name), func(r *rules) { *answer(r) = errNoInit })
@@ -50,7 +50,7 @@ func TestEveryCellMatters(t *testing.T) {
 	}
 	for s := range numExecStates {
 		for k := range numKinds {
-			if c := theRules.exec[s][k]; !c.never {
+			if c := theRules().exec[s][k]; !c.never {
 				to, how := opposite(c, k)
 				try(fmt.Sprintf("%v in exec state %v %s", k, s, how), func(r *rules) { r.exec[s][k] = to })
 			}
@@ -58,7 +58,7 @@ func TestEveryCellMatters(t *testing.T) {
 		if s == ExecAbsent { // there is none that could count
 			continue
 		}
-		try(fmt.Sprintf("an exec in state %v counts: %v", s, !theRules.live[s]), func(r *rules) { r.live[s] = !r.live[s] })
+		try(fmt.Sprintf("an exec in state %v counts: %v", s, !theRules().live[s]), func(r *rules) { r.live[s] = !r.live[s] })
 	}
 	t.Logf("%d places broken", n)
 }
@@ -79,7 +79,7 @@ func opposite(c cell, k Kind) (to cell, how string) {
 // TestSearchApart searches without telling states alike that differ only in which
 // exec is which: the reduction hides nothing.
 func TestSearchApart(t *testing.T) {
-	s := newSearch(theRules, 2)
+	s := newSearch(theRules(), 2)
 	s.apart = true
 	if g := explore(s, false); g.bad != nil {
 		t.Fatalf("a promise is broken:\n%s", g.trace())

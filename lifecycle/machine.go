@@ -51,7 +51,7 @@ const (
 )
 
 // New makes the machine of a container that nothing was asked of yet.
-func New() *Machine { return &Machine{rules: theRules} }
+func New() *Machine { return &Machine{rules: theRules()} }
 
 // Step takes one event. The effects are in the order in which they must happen;
 // the slice is the machine's own and valid until the next Step. An error refuses

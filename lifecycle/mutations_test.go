@@ -225,13 +225,27 @@ var mutations = []mutation{
 	}},
 }
 
+// clone shares nothing with r, so that it can be broken.
+func (r *rules) clone() *rules {
+	c := *r
+	for s, row := range r.init {
+		copied := *row
+		c.init[s] = &copied
+	}
+	for s, row := range r.exec {
+		copied := *row
+		c.exec[s] = &copied
+	}
+	return &c
+}
+
 // TestMutations shows that the search notices.
 func TestMutations(t *testing.T) {
 	for _, mu := range mutations {
 		t.Run(mu.name, func(t *testing.T) {
-			broken := *theRules
-			mu.breaks(&broken)
-			g := explore(newSearch(&broken, mu.execs), true)
+			broken := theRules().clone()
+			mu.breaks(broken)
+			g := explore(newSearch(broken, mu.execs), true)
 			g.liveness()
 			if g.bad == nil {
 				t.Fatalf("not caught in %d states", len(g.states))

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/containerd/errdefs"
 )
@@ -69,12 +70,12 @@ var (
 )
 
 // rules is the whole of the rules: every state by every event. Tests break a
-// copy of it on purpose, to see that the search notices.
+// clone of it on purpose, to see that the search notices.
 type rules struct {
 	// init is what an event about the container or its init does.
-	init [numStates][numKinds]cell
+	init [numStates]*row
 	// exec is what an event about an exec does.
-	exec [numExecStates][numKinds]cell
+	exec [numExecStates]*row
 	// execGate is the answer to an exec that is to be added or started, by the
 	// state of init. A container that is frozen takes none, because the runtime
 	// could not start it. One whose init is dead starts none, even though that exit
@@ -91,22 +92,25 @@ type rules struct {
 // started: nil lets it pass.
 type gate struct{ add, start error }
 
-// theRules are lark's.
-var theRules = &rules{
-	init:     initTable,
-	exec:     execTable,
-	execGate: execGate,
-	live:     [numExecStates]bool{ExecStarting: true, ExecRunning: true},
-}
+// theRules are lark's. They are made with the first container: most processes of a
+// shim only start or delete another, and never need them.
+var theRules = sync.OnceValue(func() *rules {
+	return &rules{
+		init:     initTable(),
+		exec:     execTable(),
+		execGate: execGate,
+		live:     [numExecStates]bool{ExecStarting: true, ExecRunning: true},
+	}
+})
 
 // row is one state of init: all that clients may ask, then the outcomes of what
-// was begun, then what is observed.
-type row = [numKinds]cell
+// was begun, then what is observed. It is written in place: rows are large.
+type row [numKinds]cell
 
 // asked is a row with the answers to what clients ask of the container; the rest
 // of it is never until it is written over.
-func asked(create, start, kill, pause, resume, update, checkpoint, del cell) row {
-	var r row
+func asked(create, start, kill, pause, resume, update, checkpoint, del cell) *row {
+	r := new(row)
 	for k := range r {
 		r[k] = never
 	}
@@ -117,17 +121,17 @@ func asked(create, start, kill, pause, resume, update, checkpoint, del cell) row
 }
 
 // on is the row with one more cell written.
-func on(r row, k Kind, c cell) row { r[k] = c; return r }
+func on(r *row, k Kind, c cell) *row { r[k] = c; return r }
 
 // alive is a row of a container that has a process: it may exit and it may be
 // struck by the OOM killer.
-func alive(r row, exited func(*Machine, Event)) row {
+func alive(r *row, exited func(*Machine, Event)) *row {
 	return on(on(r, Exited, do(exited)), OutOfMemory, do(announceOOM))
 }
 
 // late is a row of a container whose init is dead: a pause or resume that was
 // under way then may still answer.
-func late(r row) row {
+func late(r *row) *row {
 	for _, k := range []Kind{Paused, PauseFailed, Resumed, ResumeFailed} {
 		r[k] = nothing
 	}
@@ -137,8 +141,21 @@ func late(r row) row {
 var (
 	created = refuse(errExists)
 	accept  = nothing // asked for and allowed; the state stays as it is
+)
 
-	initTable = [numStates]row{
+// execGate is rules.execGate.
+var execGate = [numStates]gate{
+	Absent: shut(errNotCreated), Creating: shut(errNotCreated), Waiting: shut(errNotStarted),
+	Deferring: shut(errNotStarted), Starting: shut(errNotStarted), StartingExited: shut(errNoInit),
+	Restoring: shut(errNotStarted), StartBroken: shut(errNotStarted), RestoreBroken: shut(errNotStarted),
+	Running: {}, Pausing: shut(errPaused), Frozen: shut(errPaused), Resuming: shut(errPaused),
+	Condemned: shut(errNotStarted), Exiting: {start: errNoInit}, Stopped: shut(errNoInit),
+	Deleting: shut(errNoInit), Gone: shut(errNotCreated),
+}
+
+// initTable is rules.init.
+func initTable() [numStates]*row {
+	return [numStates]*row{
 		Absent: on(asked(do(beginCreate), refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated),
 			refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated)),
 			OutOfMemory, nothing),
@@ -185,17 +202,11 @@ var (
 		Gone: late(asked(refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated),
 			refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated), refuse(errNotCreated))),
 	}
+}
 
-	execGate = [numStates]gate{
-		Absent: shut(errNotCreated), Creating: shut(errNotCreated), Waiting: shut(errNotStarted),
-		Deferring: shut(errNotStarted), Starting: shut(errNotStarted), StartingExited: shut(errNoInit),
-		Restoring: shut(errNotStarted), StartBroken: shut(errNotStarted), RestoreBroken: shut(errNotStarted),
-		Running: {}, Pausing: shut(errPaused), Frozen: shut(errPaused), Resuming: shut(errPaused),
-		Condemned: shut(errNotStarted), Exiting: {start: errNoInit}, Stopped: shut(errNoInit),
-		Deleting: shut(errNoInit), Gone: shut(errNotCreated),
-	}
-
-	execTable = [numExecStates]row{
+// execTable is rules.exec.
+func execTable() [numExecStates]*row {
+	return [numExecStates]*row{
 		ExecAbsent: on(on(execAsked(doExec(addExec), refuse(errNoExec), refuse(errNoExec), refuse(errNoExec)),
 			Deleted, nothing), Exited, never),
 		ExecAdded: execAsked(refuse(errExists), doExec(beginExec), refuse(errNotStarted), doExec(deleteAdded)),
@@ -208,14 +219,14 @@ var (
 		ExecDeleting: on(execAsked(refuse(errExists), refuse(errExited), refuse(errFinished), refuse(ErrDeleting)),
 			Deleted, doExec(dropExec)),
 	}
-)
+}
 
 // shut lets no exec pass.
 func shut(err error) gate { return gate{add: err, start: err} }
 
 // execAsked is the row of an exec with the answers to what clients ask of it.
 // What only the container can be asked is never asked of an exec.
-func execAsked(add, start, kill, del cell) row {
+func execAsked(add, start, kill, del cell) *row {
 	r := asked(never, start, kill, never, never, never, never, del)
 	r[ExecAsked] = add
 	return r

@@ -171,7 +171,7 @@ func line(st step) string {
 // where there is time.
 func TestSearch(t *testing.T) {
 	for _, execs := range searchExecs {
-		g := explore(newSearch(theRules, execs), true)
+		g := explore(newSearch(theRules(), execs), true)
 		fmt.Printf("lifecycle: 1 container, %d execs, every event: %d states, %d transitions, %v\n",
 			execs, len(g.states), g.transitions, g.took.Round(time.Millisecond))
 		if g.bad != nil {

@@ -19,7 +19,7 @@ var updateTable = flag.Bool("table", false, "write testdata/table.txt anew")
 // TestTable keeps testdata/table.txt true: the whole of the rules at one sight.
 func TestTable(t *testing.T) {
 	const path = "testdata/table.txt"
-	got := renderTables(theRules)
+	got := renderTables(theRules())
 	if *updateTable {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -58,12 +58,12 @@ func TestTotal(t *testing.T) {
 	}
 	for s := range numStates {
 		for k := range numKinds {
-			check(s, k, theRules.init[s][k])
+			check(s, k, theRules().init[s][k])
 		}
 	}
 	for s := range numExecStates {
 		for k := range numKinds {
-			check(s, k, theRules.exec[s][k])
+			check(s, k, theRules().exec[s][k])
 		}
 	}
 }
@@ -198,7 +198,7 @@ func describeInit(c cell) string {
 	if !strings.HasPrefix(name, "to.") && !strings.Contains(name, ".to") && !strings.HasPrefix(name, "init.") {
 		return name
 	}
-	m := &Machine{rules: theRules}
+	m := &Machine{rules: theRules()}
 	c.init(m, Event{})
 	return "-> " + m.state.String()
 }
