@@ -12,6 +12,9 @@
 // finds by [Join] that it is the one to be watched. Only the process that joined is
 // counted: what it forks has the filter too, but is waved through.
 //
+// A call that makes a descriptor is remembered with the stack it came from, so that of one
+// that leaks it can be told who has made it ([Watched.Explain]).
+//
 // That a fault happened is certain: the kernel says whether its answer was delivered
 // (a call that a signal interrupts while it waits is asked about again, and counts once).
 //

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Env names the variable that tells a process where its supervisor is.
@@ -39,7 +41,7 @@ func Join() (*Watched, error) {
 	// From here on no call of the table may be made until the supervisor is there: so
 	// messages, and no reads and writes.
 	w := &Watched{fd: fd}
-	if err := again(func() error { return unix.Sendmsg(fd, []byte("{}"), unix.UnixRights(listener), nil, 0) }); err != nil {
+	if err := errno.Retry(func() error { return unix.Sendmsg(fd, []byte("{}"), unix.UnixRights(listener), nil, 0) }); err != nil {
 		return nil, os.NewSyscallError("sendmsg", err)
 	}
 	if _, err := w.answer(); err != nil {
@@ -59,46 +61,40 @@ func (f Fault) hits(number int) bool {
 
 // Arm makes calls fail from now on.
 func (w *Watched) Arm(f Fault) error {
-	_, err := w.ask(f)
+	_, err := w.ask(request{Fault: f})
 	return err
 }
 
 // Disarm ends that and tells what has become of it.
-func (w *Watched) Disarm() (Report, error) { return w.ask(Fault{}) }
+func (w *Watched) Disarm() (Report, error) {
+	a, err := w.ask(request{})
+	return a.Report, err
+}
 
-func (w *Watched) ask(f Fault) (Report, error) {
-	text, err := json.Marshal(f)
+func (w *Watched) ask(r request) (answer, error) {
+	text, err := json.Marshal(r)
 	if err != nil {
-		return Report{}, err
+		return answer{}, err
 	}
-	if err := again(func() error { return unix.Sendmsg(w.fd, text, nil, nil, 0) }); err != nil {
-		return Report{}, os.NewSyscallError("sendmsg", err)
+	if err := errno.Retry(func() error { return unix.Sendmsg(w.fd, text, nil, nil, 0) }); err != nil {
+		return answer{}, os.NewSyscallError("sendmsg", err)
 	}
 	return w.answer()
 }
 
-func (w *Watched) answer() (r Report, err error) {
-	buf := make([]byte, 4<<10)
-	var n int
-	err = again(func() (err error) {
-		n, _, err = unix.Recvfrom(w.fd, buf, 0)
-		return err
+func (w *Watched) answer() (a answer, err error) {
+	buf := make([]byte, 64<<10)
+	n, err := errno.RetryValue(func() (int, error) {
+		n, _, err := unix.Recvfrom(w.fd, buf, 0)
+		return n, err
 	})
 	if err != nil {
-		return r, os.NewSyscallError("recvfrom", err)
+		return a, os.NewSyscallError("recvfrom", err)
 	}
 	if n == 0 {
-		return r, errors.New("the supervisor has gone")
+		return a, errors.New("the supervisor has gone")
 	}
-	return r, json.Unmarshal(buf[:n], &r)
-}
-
-func again(fn func() error) error {
-	for {
-		if err := fn(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return a, json.Unmarshal(buf[:n], &a)
 }
 
 // filter makes all threads of this process, and all that comes of it, ask at the calls of

@@ -69,6 +69,92 @@ func TestTheNthCallFails(t *testing.T) {
 	})
 }
 
+// Whoever made a descriptor that is left is named, with who called it; and nobody else is.
+func TestTheOpenerIsNamed(t *testing.T) {
+	w, err := Join()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w == nil {
+		Rerun(t, (*exec.Cmd).Run, []unix.Errno{eio})
+		return
+	}
+	t.Run(Name(eio), func(t *testing.T) {
+		if err := innocent(); err != nil { // the first os.Open makes the poller, too
+			t.Fatal(err)
+		}
+		before, err := Descriptors()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Arm(Fault{N: 1 << 20, Errno: eio}); err != nil {
+			t.Fatal(err)
+		}
+		file := make([]int, 1)
+		leakFile(t, file)
+		pipe := make([]int, 2)
+		<-leakPipe(t, pipe)
+		if err := innocent(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Disarm(); err != nil {
+			t.Fatal(err)
+		}
+		opened, err := Opened(before)
+		if err != nil || len(opened) != 3 {
+			t.Fatalf("opened %q, %v", opened, err)
+		}
+		for _, d := range opened {
+			said := w.Explain([]string{d})
+			by := []string{"openat /etc/passwd", "nth.leakFile", "nth.TestTheOpenerIsNamed.func"}
+			if strings.Contains(d, "pipe:") {
+				by = []string{"pipe2\n", "nth.leakPipe.func1"}
+			}
+			for _, want := range by {
+				if !strings.Contains(said, want) {
+					t.Errorf("%q is not in:\n%s", want, said)
+				}
+			}
+			if strings.Contains(said, "nth.innocent") {
+				t.Errorf("another is named as well:\n%s", said)
+			}
+		}
+		for _, fd := range append(file, pipe...) {
+			unix.Close(fd)
+		}
+		t.Log("points")
+	})
+}
+
+//go:noinline
+func leakFile(t *testing.T, leaks []int) {
+	var err error
+	if leaks[0], err = unix.Open("/etc/passwd", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// leakPipe leaks in a goroutine of its own.
+func leakPipe(t *testing.T, leaks []int) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := unix.Pipe2(leaks, unix.O_CLOEXEC); err != nil {
+			t.Error(err)
+		}
+	}()
+	return ended
+}
+
+//go:noinline
+func innocent() error {
+	f, err := os.Open("/etc/hostname")
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // What leaks is seen.
 func TestOpened(t *testing.T) {
 	before, err := Descriptors()

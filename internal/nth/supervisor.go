@@ -8,12 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"sync"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Report is what has become of a fault.
@@ -37,12 +38,25 @@ type Supervisor struct {
 	// set before anybody joins.
 	Alike *regexp.Regexp
 
-	mu     sync.Mutex
-	order  Fault
-	report Report
-	alike  map[string]bool // the names of which there was one
-	joined int
-	err    error // of the supervision itself
+	mu       sync.Mutex
+	order    Fault
+	report   Report
+	alike    map[string]bool // the names of which there was one
+	openings []opening       // since the last order that was a fault
+	joined   int
+	err      error // of the supervision itself
+}
+
+// request is what a process asks of its supervisor: to obey, or who has made a descriptor.
+type request struct {
+	Fault  Fault
+	Opened string `json:",omitempty"`
+}
+
+// answer is what it is told.
+type answer struct {
+	Report  Report
+	Openers []string `json:",omitempty"`
 }
 
 // Supervise waits for processes that are given Env. It ends with the test, which fails if
@@ -104,6 +118,9 @@ func (s *Supervisor) obey(f Fault) Report {
 	defer s.mu.Unlock()
 	was := s.report
 	s.order, s.report, s.alike = f, Report{}, map[string]bool{}
+	if f.N > 0 {
+		s.openings = nil
+	}
 	return was
 }
 
@@ -117,7 +134,7 @@ func (s *Supervisor) fail(err error) {
 // nothing can come any more.
 func (s *Supervisor) readable(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(s.stop[0]), Events: unix.POLLIN}}
-	err := again(func() error { _, err := unix.Poll(fds, -1); return err })
+	err := errno.Retry(func() error { _, err := unix.Poll(fds, -1); return err })
 	return err == nil && fds[1].Revents == 0 && fds[0].Revents&unix.POLLIN != 0
 }
 
@@ -149,19 +166,22 @@ func (s *Supervisor) converse(conn int) error {
 		if err != nil || n == 0 { // it has ended
 			return nil
 		}
-		var f Fault
-		if err := json.Unmarshal(buf[:n], &f); err != nil {
+		var r request
+		if err := json.Unmarshal(buf[:n], &r); err != nil {
 			return err
 		}
-		var r Report
-		if oobn > 0 {
+		var a answer
+		switch {
+		case oobn > 0:
 			if err := s.adopt(int(peer.Pid), oob[:oobn]); err != nil {
 				return err
 			}
-		} else {
-			r = s.obey(f)
+		case r.Opened != "":
+			a.Openers = s.openers(r.Opened)
+		default:
+			a.Report = s.obey(r.Fault)
 		}
-		text, err := json.Marshal(r)
+		text, err := json.Marshal(a)
 		if err != nil {
 			return err
 		}
@@ -226,6 +246,7 @@ func (s *Supervisor) decide(listener, pid int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	s.note(pid, &n)
 	about, counts := s.counts(pid, &n)
 	fails := counts && s.order.hits(s.report.Calls+1)
 	if fails {
@@ -255,9 +276,8 @@ func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
 	if !ok || s.order.N == 0 {
 		return "", false
 	}
-	proc := "/proc/" + strconv.Itoa(pid)
-	if unix.Access(proc+"/task/"+strconv.Itoa(int(n.pid)), unix.F_OK) != nil {
-		return "", false // a process that it has forked
+	if !isThread(pid, n) {
+		return "", false
 	}
 	var on string
 	if c.fd != none {
@@ -265,7 +285,7 @@ func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
 		if fd == unix.Stderr {
 			return "", false // nobody can be told
 		}
-		on, _ = os.Readlink(proc + "/fd/" + strconv.Itoa(fd))
+		on, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
 	}
 	if !c.fits(s.order.Errno, n.args, on) {
 		return "", false
@@ -281,6 +301,11 @@ func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
 		s.alike[c.name] = true
 	}
 	return about, true
+}
+
+// isThread tells the process's own calls from those of processes that it has forked.
+func isThread(pid int, n *notice) bool {
+	return unix.Access(fmt.Sprintf("/proc/%d/task/%d", pid, n.pid), unix.F_OK) == nil
 }
 
 // textAt reads a C string of another process.
@@ -299,7 +324,7 @@ func textAt(pid int, at uint64) string {
 }
 
 func control(fd int, request uint, arg unsafe.Pointer) error {
-	return again(func() error {
+	return errno.Retry(func() error {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(arg))
 		if errno != 0 {
 			return errno

@@ -225,12 +225,17 @@ func (l *lives) nothingLeft(t *testing.T, at string) {
 	if l.open == nil {
 		return
 	}
-	eventually(t, at, func() string {
-		if opened, err := nth.Opened(l.open); err != nil || len(opened) > 0 {
-			return fmt.Sprintf("open are %q, %v", opened, err)
+	var opened []string
+	eventually(t, at, func() (wrong string) {
+		var err error
+		if opened, err = nth.Opened(l.open); err != nil || len(opened) > 0 {
+			wrong = fmt.Sprintf("open are %q, %v", opened, err)
 		}
-		return ""
+		return wrong
 	})
+	if len(opened) > 0 {
+		t.Error(l.w.Explain(opened))
+	}
 	eventually(t, at, func() string {
 		if err := goleak.Find(l.goroutines); err != nil {
 			return err.Error()

@@ -209,7 +209,7 @@ func (l *lives) nothingLeft(at string, b *box, ctl *fake.Control) {
 			return err == nil && len(opened) == 0
 		})
 		if len(opened) > 0 {
-			l.t.Errorf("%s: open are %q", at, opened)
+			l.t.Errorf("%s: open are\n%s", at, l.w.Explain(opened))
 		}
 		var leak error
 		until(l.t, at+": goroutines are left", func() bool {
