@@ -1,10 +1,12 @@
 package cgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -49,10 +51,19 @@ func kernel() *system {
 }
 
 // readFile reads a whole file of a pseudo file system. It spares os.ReadFile's two calls of fstat, as reading stats is
-// little else than opening some twenty small files.
+// little else than opening some twenty small files, and leaves no garbage but the text, which is mostly short.
 func (s *system) readFile(path string) ([]byte, error) {
-	return s.readInto(make([]byte, 0, readChunk), path)
+	chunk := chunks.Get().(*[]byte)
+	defer chunks.Put(chunk)
+	text, err := s.readInto(*chunk, path)
+	return bytes.Clone(text), err
 }
+
+// chunks are buffers of readChunk bytes.
+var chunks = sync.Pool{New: func() any {
+	chunk := make([]byte, 0, readChunk)
+	return &chunk
+}}
 
 // readInto is readFile into buf, which grows where it must.
 func (s *system) readInto(buf []byte, path string) ([]byte, error) {
