@@ -20,7 +20,7 @@ const (
 )
 
 // policed is a connection whose ttrpc messages are looked at as they pass. That is
-// for three things that the ttrpc library (1.2.10) does not do:
+// for four things that the ttrpc library (1.2.10) does not do:
 //
 //   - A message that claims to be longer than maxFrame ends the connection, instead
 //     of being read and thrown away, and so does one of a stream: the task API has
@@ -29,6 +29,9 @@ const (
 //     of streams. If the answer is first, the entry stays for the life of the
 //     connection (W14; ttrpc issue 236).
 //   - It is known whether every request that came in has been answered.
+//   - Who sends requests faster than they are answered, or reads no answers, is not read
+//     from any more after maxBacklog of them. The library makes a goroutine for each, and
+//     what Go keeps of a goroutine is never given back.
 type policed struct {
 	net.Conn
 	in *bufio.Reader
@@ -41,10 +44,10 @@ type policed struct {
 	taken    atomic.Uint64 // requests whose last byte the library has been given
 	settled  atomic.Uint64 // of those, how many it has certainly entered in its table
 	answered atomic.Uint64
+	running  atomic.Int64 // requests that were let in, each within its own bound
 
-	mu      sync.Mutex
-	arrived chan struct{} // closed when settled has grown; nil while nobody waits
-	waiting atomic.Bool   // arrived may be there
+	arrived turn // of who waits for settled
+	room    turn // of the reader, when there is a backlog
 
 	out     frameCounter // only the library's writer uses it
 	refused func(error)  // told about a message that ends the connection
@@ -61,6 +64,7 @@ func newPoliced(conn net.Conn, refused func(error)) *policed {
 func (c *policed) Read(p []byte) (int, error) {
 	if len(c.unread) == 0 && c.left == 0 {
 		c.settle()
+		c.awaitRoom()
 		if err := c.nextFrame(); err != nil {
 			return 0, err
 		}
@@ -121,37 +125,73 @@ func (c *policed) finished() {
 // settle notes that the library has entered all it was given, and tells who waits.
 func (c *policed) settle() {
 	c.settled.Store(c.taken.Load())
-	if !c.waiting.Load() {
-		return // awaitSettled looks at settled once more after it has set waiting
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting.Store(false)
-	if c.arrived != nil {
-		close(c.arrived)
-		c.arrived = nil
-	}
+	c.arrived.call()
 }
 
 // awaitSettled returns when the library has entered the first n requests. That takes
 // it some hundred nanoseconds more than none, unless its thread has lost the CPU: to
 // look again and again cost a fifth of the shim's CPU under load.
 func (c *policed) awaitSettled(n uint64) {
-	for c.settled.Load() < n {
-		c.mu.Lock()
-		if c.arrived == nil {
-			c.arrived = make(chan struct{})
+	c.arrived.await(c.gone, func() bool { return c.settled.Load() >= n })
+}
+
+// begun counts a request that was let in, and end counts it out. A call from nowhere, as
+// tests make, has no connection.
+func (c *policed) begun() (end func()) {
+	if c == nil {
+		return func() {}
+	}
+	c.running.Add(1)
+	c.room.call()
+	return func() { c.running.Add(-1) }
+}
+
+// awaitRoom returns when there is no backlog: requests that were neither answered nor let
+// in. Those end soon, whatever the ones do that were let in.
+func (c *policed) awaitRoom() {
+	c.room.await(c.gone, func() bool {
+		return int64(c.taken.Load()-c.answered.Load())-c.running.Load() <= maxBacklog
+	})
+}
+
+// turn is where somebody waits for what others bring about.
+type turn struct {
+	mu      sync.Mutex
+	called  chan struct{} // closed by the next call; nil while nobody waits
+	waiting atomic.Bool   // called may be there
+}
+
+// call is made after each change that somebody may wait for.
+func (t *turn) call() {
+	if !t.waiting.Load() {
+		return // who waits looks once more after having set it
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.waiting.Store(false)
+	if t.called != nil {
+		close(t.called)
+		t.called = nil
+	}
+}
+
+// await returns when done says so, or all is over.
+func (t *turn) await(over <-chan struct{}, done func() bool) {
+	for !done() {
+		t.mu.Lock()
+		if t.called == nil {
+			t.called = make(chan struct{})
 		}
-		arrived := c.arrived
-		c.waiting.Store(true)
-		c.mu.Unlock()
-		if c.settled.Load() >= n {
+		called := t.called
+		t.waiting.Store(true)
+		t.mu.Unlock()
+		if done() {
 			return
 		}
 		select {
-		case <-c.gone:
+		case <-over:
 			return
-		case <-arrived:
+		case <-called:
 		}
 	}
 }
@@ -159,6 +199,7 @@ func (c *policed) awaitSettled(n uint64) {
 func (c *policed) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.answered.Add(c.out.count(p[:n]))
+	c.room.call()
 	return n, err
 }
 

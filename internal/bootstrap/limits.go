@@ -52,6 +52,10 @@ const (
 	// maxWork is how many of them may be of the kind that forks: Create, Start, Exec
 	// and the like.
 	maxWork = 2048
+	// maxBacklog is how many requests of one connection may be there that were neither
+	// answered nor let in to run, before no more is read from it. All that are refused
+	// count, and what is never refused: many more than a daemon has under way.
+	maxBacklog = 4096
 	// maxFrame is ttrpc's own limit for a message, in bytes. A frame that claims more
 	// would be read to its end and thrown away, up to 4 GiB of it.
 	maxFrame = 4 << 20
@@ -73,8 +77,9 @@ const (
 	answerGrace = 500 * time.Millisecond
 	// answerPoll is how often it is looked whether all are answered.
 	answerPoll = time.Millisecond
-	// linger is how long connections stay after the last answer. A ttrpc client that
-	// finds both an answer and the end of the connection takes either.
+	// linger is how long connections stay after the last answer, unless the clients go
+	// before. A ttrpc client that finds both an answer and the end of the connection takes
+	// either.
 	linger = 5 * time.Millisecond
 	// closeTimeout bounds the task service's own end.
 	closeTimeout = 2 * time.Second

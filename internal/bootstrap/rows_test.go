@@ -237,17 +237,17 @@ func TestRow49MemoryLimit(t *testing.T) {
 func TestRow64WaitsAreBounded(t *testing.T) {
 	_, s, _, _ := serveQuick(t)
 	for range maxConcurrent {
-		leave, err := s.enter("Wait")
+		leave, err := s.enter(nil, "Wait")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer leave()
 	}
-	if _, err := s.enter("Wait"); !errdefs.IsResourceExhausted(err) {
+	if _, err := s.enter(nil, "Wait"); !errdefs.IsResourceExhausted(err) {
 		t.Errorf("one more: %v, want ResourceExhausted", err)
 	}
 	for _, name := range []string{"Kill", "Delete", "State", "Connect", "Pids", "Shutdown", "CloseIO", "Start"} {
-		leave, err := s.enter(name)
+		leave, err := s.enter(nil, name)
 		if err != nil {
 			t.Errorf("%s meanwhile: %v", name, err)
 			continue

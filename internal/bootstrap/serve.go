@@ -174,7 +174,7 @@ func (p *process) end(srv *server, svc Service, cancelCalls func(), path string,
 	}
 	p.outbox.Close()
 	failpoint.Point("end: drained")
-	time.Sleep(time.Until(answered.Add(linger)))
+	await(srv.left, time.Until(answered.Add(linger)))
 	srv.close()
 	return errors.Join(errs...)
 }

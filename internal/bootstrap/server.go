@@ -188,6 +188,13 @@ func (s *server) idle() bool {
 	return true
 }
 
+// left reports whether all clients have gone.
+func (s *server) left() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) == 0
+}
+
 // close ends every connection and waits for that.
 func (s *server) close() {
 	s.mu.Lock()
@@ -212,7 +219,7 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 	if err := s.checkNamespace(ctx); err != nil {
 		return nil, answerable(fmt.Errorf("%s: %w", name, err))
 	}
-	leave, err := s.enter(name)
+	leave, err := s.enter(conn, name)
 	if err != nil {
 		return nil, answerable(err)
 	}
@@ -270,8 +277,8 @@ func answerable(err error) error {
 
 // enter counts a call in, or refuses it. Those that end something, and those that
 // only look, are never refused for the sake of others of their kind: they are short,
-// and the way out of trouble.
-func (s *server) enter(name string) (leave func(), err error) {
+// and the way out of trouble. What is counted is no part of its connection's backlog.
+func (s *server) enter(conn *policed, name string) (leave func(), err error) {
 	if s.closing.Load() {
 		return nil, fmt.Errorf("%s: the shim is ending: %w", name, errdefs.ErrUnavailable)
 	}
@@ -286,5 +293,6 @@ func (s *server) enter(name string) (leave func(), err error) {
 		counter.Add(-1)
 		return nil, fmt.Errorf("%s: %d calls are running: %w", name, limit, errdefs.ErrResourceExhausted)
 	}
-	return func() { counter.Add(-1) }, nil
+	end := conn.begun()
+	return func() { counter.Add(-1); end() }, nil
 }

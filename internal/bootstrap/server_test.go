@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
@@ -383,4 +384,53 @@ func BenchmarkCall(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// Row 64: no more is read from a client that has maxBacklog requests there which nobody
+// has answered or let in, until one is.
+func TestRow64BacklogIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, end := net.Pipe()
+		c := newPoliced(end, func(err error) { t.Error(err) })
+		go func() {
+			request := frame(0, 1, typeRequest, nil)
+			for {
+				if _, err := client.Write(request); err != nil {
+					return
+				}
+			}
+		}()
+		go func() {
+			buf := make([]byte, frameHeader)
+			for {
+				if _, err := c.Read(buf); err != nil {
+					return
+				}
+			}
+		}()
+		taken := uint64(maxBacklog + 1)
+		is := func(when string) {
+			t.Helper()
+			synctest.Wait()
+			if n := c.taken.Load(); n != taken {
+				t.Errorf("%s: %d requests were taken, want %d", when, n, taken)
+			}
+		}
+		is("nobody answers")
+		leave := c.begun()
+		taken++
+		is("one was let in")
+		leave()
+		is("it has ended, and is not answered")
+		go func() { _, _ = io.Copy(io.Discard, client) }()
+		for range 2 { // of which the first is that one's
+			if _, err := c.Write(frame(0, 1, typeResponse, nil)); err != nil {
+				t.Error(err)
+			}
+		}
+		taken++
+		is("two were answered")
+		c.Close()
+		client.Close()
+	})
 }

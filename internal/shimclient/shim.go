@@ -206,6 +206,7 @@ func (s *Shim) ask(ctx context.Context) {
 	if err := s.Shutdown(callCtx, &taskapi.ShutdownRequest{ID: id}); err != nil && !errdefs.IsUnavailable(err) {
 		return
 	}
+	s.client.Close() // as a daemon does: nobody has more to ask
 	waitCtx, cancel := context.WithTimeout(ctx, exitTimeout)
 	defer cancel()
 	s.server.ended(waitCtx)
