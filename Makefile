@@ -95,7 +95,7 @@ bench-execs: build peers ## 100 execs at once: lark's shim against containerd's 
 	go run ./execbench $(BENCH_EXECS)
 
 .PHONY: bench
-bench: build stub packages peers others ## lark bench: lark's shim beside containerd's 2.4, 1.7 and the system's, half an hour; BENCH="--quick --rounds 1"
+bench: build stub packages peers others ## lark bench: lark's shim beside containerd's 2.4, 1.7 and the system's, twenty minutes; BENCH="--quick --rounds 1"
 	@$(env)
 	bin/lark bench --runtime bin/lark-stub-runtime --runtime runc="$$LARK_CACHE/runc-1.5.2/runc" --runtime crun --shim lark-v2=bin/containerd-shim-lark-v2 \
 		--shim upstream-2.4="$$LARK_CACHE/$(CONTAINERD)/containerd-shim-runc-v2" \
