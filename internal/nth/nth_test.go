@@ -170,6 +170,27 @@ func TestOpened(t *testing.T) {
 	if want := fmt.Sprintf("%d /dev/null", f.Fd()); err != nil || len(opened) != 1 || opened[0] != want {
 		t.Errorf("opened %q, %v; want %q", opened, err, want)
 	}
+	// What has another number now is none; a second one is, and is told.
+	if before, err = Descriptors(); err != nil {
+		t.Fatal(err)
+	}
+	moved, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(moved)
+	f.Close()
+	if opened, err = Opened(before); err != nil || len(opened) > 0 {
+		t.Errorf("opened %q, %v; want none", opened, err)
+	}
+	more, err := unix.FcntlInt(uintptr(moved), unix.F_DUPFD_CLOEXEC, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(more)
+	if opened, err = Opened(before); err != nil || len(opened) != 1 || opened[0] != fmt.Sprintf("%d /dev/null", more) {
+		t.Errorf("opened %q, %v; want descriptor %d", opened, err, more)
+	}
 }
 
 // Which faults an order means.

@@ -82,16 +82,35 @@ func Descriptors() ([]string, error) {
 	return open, nil
 }
 
-// Opened are those descriptors that are open now and were not before.
+// Opened are those descriptors that are open now and were not before. Of what was open before
+// as many may be open, whatever their numbers: what is closed and opened again (as the task
+// service's reserve is, row 47) gets another number if its own was taken meanwhile.
 func Opened(before []string) (opened []string, err error) {
 	now, err := Descriptors()
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range now {
-		if !slices.Contains(before, d) {
-			opened = append(opened, d)
+	known := map[string]int{}
+	for _, d := range before {
+		known[target(d)]++
+	}
+	// Those that have kept their numbers first, so that the others are the ones that are told.
+	same := func(d string) bool { return slices.Contains(before, d) }
+	for _, kept := range []bool{true, false} {
+		for _, d := range now {
+			if same(d) != kept {
+				continue
+			}
+			if known[target(d)]--; known[target(d)] < 0 {
+				opened = append(opened, d)
+			}
 		}
 	}
 	return opened, nil
+}
+
+// target is what a descriptor is, without its number.
+func target(descriptor string) string {
+	_, target, _ := strings.Cut(descriptor, " ")
+	return target
 }

@@ -16,8 +16,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -51,21 +49,16 @@ func (o opening) made(target string) bool {
 	}
 }
 
-// note keeps where a call comes from that may make a descriptor. The call waits meanwhile.
-// mu is held.
-func (s *Supervisor) note(pid int, n *notice) {
-	c, ok := find(n.nr)
-	if _, makes := makers[c.name]; !ok || !makes || s.order.N == 0 || !isThread(pid, n) {
+// note keeps where a call comes from that may make a descriptor. on is what the descriptor is
+// that it works on. The call waits meanwhile. mu is held.
+func (s *Supervisor) note(c call, on string, pid int, n *notice) {
+	if _, makes := makers[c.name]; !makes {
 		return
 	}
-	o := opening{call: c.name, stack: stackOf(pid, int(n.pid))}
-	switch {
-	case c.path != none:
-		o.about = textAt(int(n.pid), n.args[c.path])
-	case c.fd != none:
-		o.about, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int32(n.args[c.fd])))
+	if c.path != none {
+		on = textAt(int(n.pid), n.args[c.path])
 	}
-	s.openings = append(s.openings, o)
+	s.openings = append(s.openings, opening{call: c.name, about: on, stack: stackOf(pid, int(n.pid))})
 }
 
 // stackOf reads the stack of a thread that waits in a call; empty if that cannot be had.
@@ -79,13 +72,7 @@ func stackOf(pid, tid int) []byte {
 	if err != nil {
 		return nil
 	}
-	buf := make([]byte, stackBytes)
-	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
-	n, err := unix.ProcessVMReadv(tid, local, []unix.RemoteIovec{{Base: uintptr(sp), Len: len(buf)}}, 0)
-	if err != nil {
-		return nil
-	}
-	return buf[:n]
+	return memoryAt(tid, sp, stackBytes)
 }
 
 // openers are the traces of the calls that may have made a descriptor which is target now.
@@ -131,8 +118,7 @@ func trace(stack []byte) string {
 func (w *Watched) Explain(opened []string) string {
 	var b strings.Builder
 	for _, descriptor := range opened {
-		_, target, _ := strings.Cut(descriptor, " ")
-		a, err := w.ask(request{Opened: target})
+		a, err := w.ask(request{Opened: target(descriptor)})
 		fmt.Fprintf(&b, "descriptor %s, which one of %d calls may have made:\n", descriptor, len(a.Openers))
 		if err != nil {
 			fmt.Fprintln(&b, err)

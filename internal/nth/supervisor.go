@@ -246,8 +246,15 @@ func (s *Supervisor) decide(listener, pid int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-	s.note(pid, &n)
-	about, counts := s.counts(pid, &n)
+	about, counts := "", false
+	if c, ok := find(n.nr); ok && s.order.N > 0 && isThread(pid, &n) {
+		var on string
+		if c.fd != none {
+			on, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int32(n.args[c.fd])))
+		}
+		s.note(c, on, pid, &n)
+		about, counts = s.counts(c, on, &n)
+	}
 	fails := counts && s.order.hits(s.report.Calls+1)
 	if fails {
 		v.flags, v.errno = 0, -int32(s.order.Errno)
@@ -269,23 +276,11 @@ func (s *Supervisor) decide(listener, pid int) error {
 	return nil
 }
 
-// counts says whether a call is one of those that may fail now, and what it is about. mu
-// is held.
-func (s *Supervisor) counts(pid int, n *notice) (about string, ok bool) {
-	c, ok := find(n.nr)
-	if !ok || s.order.N == 0 {
-		return "", false
-	}
-	if !isThread(pid, n) {
-		return "", false
-	}
-	var on string
-	if c.fd != none {
-		fd := int(int32(n.args[c.fd]))
-		if fd == unix.Stderr {
-			return "", false // nobody can be told
-		}
-		on, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+// counts says whether a call is one of those that may fail now, and what it is about. on is
+// what its descriptor is. mu is held.
+func (s *Supervisor) counts(c call, on string, n *notice) (about string, ok bool) {
+	if c.fd != none && int(int32(n.args[c.fd])) == unix.Stderr {
+		return "", false // nobody can be told
 	}
 	if !c.fits(s.order.Errno, n.args, on) {
 		return "", false
@@ -310,17 +305,25 @@ func isThread(pid int, n *notice) bool {
 
 // textAt reads a C string of another process.
 func textAt(pid int, at uint64) string {
-	buf := make([]byte, unix.PathMax)
 	// To the end of the page at most: what lies behind it may not be there.
 	page := uint64(os.Getpagesize())
-	buf = buf[:min(uint64(len(buf)), page-at%page)]
-	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
-	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: len(buf)}}, 0)
-	if err != nil {
+	bytesAt := memoryAt(pid, at, min(unix.PathMax, page-at%page))
+	if bytesAt == nil {
 		return "?"
 	}
-	text, _, _ := bytes.Cut(buf[:n], []byte{0})
+	text, _, _ := bytes.Cut(bytesAt, []byte{0})
 	return string(text)
+}
+
+// memoryAt reads the memory of another process, at most n bytes of it; nil if it cannot be had.
+func memoryAt(pid int, at, n uint64) []byte {
+	buf := make([]byte, n)
+	local := []unix.Iovec{{Base: &buf[0], Len: n}}
+	got, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(at), Len: int(n)}}, 0)
+	if err != nil {
+		return nil
+	}
+	return buf[:got]
 }
 
 func control(fd int, request uint, arg unsafe.Pointer) error {
