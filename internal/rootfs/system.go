@@ -104,7 +104,8 @@ func (p place) unmount() (mounted bool, err error) {
 		if waited >= busyTotal {
 			flags |= unix.MNT_DETACH
 		}
-		switch err := p.sys.unmount(p.path(), flags); {
+		err := errno.Retry(func() error { return p.sys.unmount(p.path(), flags) })
+		switch {
 		case err == nil:
 			return true, nil
 		case notMounted(err):
@@ -112,7 +113,7 @@ func (p place) unmount() (mounted bool, err error) {
 		case errors.Is(err, unix.EBUSY) && flags&unix.MNT_DETACH == 0:
 			time.Sleep(wait)
 			wait = min(2*wait, busyMost)
-		case !errors.Is(err, unix.EINTR):
+		default:
 			return true, fmt.Errorf("unmounting %s: %w", p.name, classed(err))
 		}
 	}

@@ -16,11 +16,13 @@ var wideStreams atomic.Int32
 
 // wide is what a pump knows of its pipes' sizes.
 type wide struct {
-	streak int  // bytes moved by splices that were each worth it, one after the other
-	on     bool // counts in wideStreams
-	// What src and dst held before, in bytes; 0 for one that was not enlarged.
+	streak int // bytes moved by splices that were each worth it, one after the other
+	// What src and dst held before, in bytes; 0 for one that is not enlarged.
 	src, dst int
 }
+
+// on says whether a pipe is enlarged, so that the stream counts in wideStreams.
+func (w wide) on() bool { return w.src > 0 || w.dst > 0 }
 
 // flows takes note of n bytes that were moved at once. After a good streak the pipes are
 // enlarged, and they stay so for as long as such a move comes every wideRest.
@@ -33,7 +35,7 @@ func (p *pump) flows(n int) {
 	if p.wide.streak < wideWorth {
 		return
 	}
-	if !p.wide.on && !p.widen() {
+	if !p.wide.on() && !p.widen() {
 		p.wide.streak = 0
 		return
 	}
@@ -49,12 +51,10 @@ func (p *pump) widen() bool {
 		return false
 	}
 	p.wide.src, p.wide.dst = p.enlarge(p.raw), p.enlarge(p.dst.raw)
-	if p.wide.src == 0 && p.wide.dst == 0 {
+	if !p.wide.on() {
 		wideStreams.Add(-1)
-		return false
 	}
-	p.wide.on = true
-	return true
+	return p.wide.on()
 }
 
 // enlarge returns what a pipe held before, 0 if it is as it was.
@@ -74,35 +74,34 @@ func (p *pump) enlarge(pipe rawControl) (before int) {
 func (p *pump) rested() {
 	_ = p.src.SetReadDeadline(time.Time{})
 	p.wide.streak = 0
-	if p.restore(p.raw, p.wide.src) {
-		p.wide.src = 0
-	}
-	if p.restore(p.dst.raw, p.wide.dst) {
-		p.wide.dst = 0
-	}
-	if p.wide.src == 0 && p.wide.dst == 0 {
-		p.leaveWide()
+	was := p.wide.on()
+	p.wide.src = p.restore(p.raw, p.wide.src)
+	p.wide.dst = p.restore(p.dst.raw, p.wide.dst)
+	if was && !p.wide.on() {
+		wideStreams.Add(-1)
 	}
 }
 
 // restore makes a pipe as small as it was, unless its other side has given it a size of its
-// own meanwhile, and reports whether there is nothing left to restore.
-func (p *pump) restore(pipe rawControl, before int) bool {
+// own meanwhile. It returns what is left to restore: 0, or before where that failed.
+func (p *pump) restore(pipe rawControl, before int) (left int) {
 	if before == 0 {
-		return true
+		return 0
 	}
-	done := true // also of one that is closed
+	// Of one that is closed, nothing is left.
 	_ = pipe.Control(func(fd uintptr) {
 		size, err := p.k.pipeSize(int(fd))
-		done = err == nil && (size != wideSize || p.k.setPipeSize(int(fd), before) == nil)
+		if err != nil || size == wideSize && p.k.setPipeSize(int(fd), before) != nil {
+			left = before
+		}
 	})
-	return done
+	return left
 }
 
-// leaveWide gives the stream's place to another.
+// leaveWide gives the stream's place to another, at its end: its pipes end with it.
 func (p *pump) leaveWide() {
-	if p.wide.on {
-		p.wide.on = false
+	if p.wide.on() {
+		p.wide = wide{}
 		wideStreams.Add(-1)
 	}
 }
