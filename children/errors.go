@@ -27,6 +27,9 @@ var (
 var (
 	// ErrClosed: the Owner was closed. It matches errdefs.ErrUnavailable.
 	ErrClosed = fmt.Errorf("owner of children closed: %w", errdefs.ErrUnavailable)
+	// ErrSecondOwner: this program has an Owner already, which is not closed. It
+	// matches errdefs.ErrFailedPrecondition.
+	ErrSecondOwner = fmt.Errorf("this program has an owner of children already: %w", errdefs.ErrFailedPrecondition)
 	// ErrLost: somebody else in this program has reaped the process, so that its exit status is not known and never will
 	// be. It matches errdefs.ErrInternal, since it is a fault of the program.
 	ErrLost = fmt.Errorf("reaped by somebody else, exit status lost: %w", errdefs.ErrInternal)

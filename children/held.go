@@ -72,12 +72,12 @@ func (h *held) wait(ctx context.Context) (Exit, error) {
 func (h *held) watch(ctx context.Context) error {
 	for first := true; ; first = false {
 		over, err := h.reap()
-		if over {
+		if !over && err == nil {
+			over, err = h.poll(ctx)
+		}
+		if over { // even if ctx has ended in the same moment
 			h.release()
 			return nil
-		}
-		if err == nil {
-			err = h.poll(ctx)
 		}
 		switch {
 		case errors.Is(err, ErrClosed):
@@ -97,20 +97,21 @@ func (h *held) watch(ctx context.Context) error {
 	}
 }
 
-// poll sleeps until reap has reported the end of the process, or ctx has ended.
+// poll sleeps until reap has reported the end of the process (over), or ctx has
+// ended.
 //
 // The poller is edge-triggered, and SyscallConn.Read asks reap once per edge, so that a pidfd that is ready although
 // there is nothing to reap is asked no second time. That happens when a tracer holds the dead child. There is a fresh
 // edge when the tracer has waited for it or has let go of it: the kernel then tells the real parent of the exit
 // (do_notify_parent), which wakes those who poll the pidfd.
-func (h *held) poll(ctx context.Context) error {
+func (h *held) poll(ctx context.Context) (over bool, err error) {
 	file, err := h.inPoller()
 	if err != nil {
-		return err
+		return false, err
 	}
 	conn, err := file.SyscallConn()
 	if err != nil {
-		return err
+		return false, err
 	}
 	if ctx.Done() != nil {
 		fired := make(chan struct{})
@@ -126,19 +127,21 @@ func (h *held) poll(ctx context.Context) error {
 		}()
 	}
 	var failed error
-	err = conn.Read(func(uintptr) (over bool) {
+	err = conn.Read(func(uintptr) bool {
 		over, failed = h.reap()
 		return over || failed != nil
 	})
 	switch {
+	case over:
+		return true, nil
 	case failed != nil:
-		return failed
+		return false, failed
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil // ctx has ended
+		return false, nil // ctx has ended
 	case err != nil && h.released():
-		return ErrClosed
+		return false, ErrClosed
 	}
-	return err
+	return false, err
 }
 
 // released says whether the descriptor was given back.

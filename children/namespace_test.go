@@ -176,6 +176,42 @@ func (b *broken) readLink(path string) (string, error) {
 	return b.system.readLink(path)
 }
 
+// F18: a second Owner would reap the first one's children. It is refused, and
+// changes nothing; after Close, and after an Owner that could not be made, there
+// may be another.
+func TestF18SecondOwnerIsRefused(t *testing.T) {
+	if _, err := newOwner(nil, &broken{system: kernel{}, open: unix.ENOSYS}); !errdefs.IsNotImplemented(err) {
+		t.Fatal(err)
+	}
+	first, err := NewOwner(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		second, err := NewOwner(nil)
+		if second != nil || !errors.Is(err, ErrSecondOwner) || !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("a second owner: %v", err)
+		}
+	}
+	// The first is as it was: its children are its own.
+	child := claimed(t, first, first.OwnNamespace(), call{Argv: []string{"true"}})
+	if exit, err := child.Wait(impatient(t)); err != nil || exit.Status != 0 {
+		t.Errorf("a child of the first: %+v, %v", exit, err)
+	}
+	for range 2 { // Close twice gives the place back once
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	owner(t, kernel{})
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewOwner(nil); !errors.Is(err, ErrSecondOwner) {
+		t.Errorf("a second owner, after the first was closed again: %v", err)
+	}
+}
+
 // A closed Owner says so, to those who wait as well; what it had open is given back.
 func TestClose(t *testing.T) {
 	before := descriptors(t)

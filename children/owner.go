@@ -8,12 +8,15 @@ import (
 	"os/signal"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// Owner owns all children of this program. There is one per program: being a subreaper and SIGCHLD are the program's.
+// Owner owns all children of this program. There is one per program at a time,
+// since being a subreaper and SIGCHLD are the program's, and the sweep of one
+// Owner would reap the children of another.
 type Owner struct {
 	log  *slog.Logger
 	sys  system
@@ -58,9 +61,13 @@ type Owner struct {
 	reaped uint64
 }
 
-// NewOwner makes this program a subreaper and begins to look after its children. It fails with NotImplemented where the
-// kernel lacks what it takes: Linux 5.4 (waitid for pidfds), and /proc, mounted for our own pid namespace, with
-// CONFIG_PROC_CHILDREN. A nil log means slog's default.
+// NewOwner makes this program a subreaper and begins to look after its children.
+// A nil log means slog's default.
+//
+// Errors: ErrSecondOwner while another Owner of this program is not closed;
+// NotImplemented where the kernel lacks what it takes: Linux 5.4 (waitid for
+// pidfds), and /proc, mounted for our own pid namespace, with
+// CONFIG_PROC_CHILDREN.
 func NewOwner(log *slog.Logger) (*Owner, error) {
 	if log == nil {
 		log = slog.Default()
@@ -68,7 +75,24 @@ func NewOwner(log *slog.Logger) (*Owner, error) {
 	return newOwner(log, kernel{})
 }
 
+// oneOwner is held from newOwner until the end of Close.
+var oneOwner atomic.Bool
+
+// newOwner is NewOwner over any system.
 func newOwner(log *slog.Logger, sys system) (*Owner, error) {
+	if !oneOwner.CompareAndSwap(false, true) {
+		return nil, ErrSecondOwner
+	}
+	o, err := openOwner(log, sys)
+	if err != nil {
+		oneOwner.Store(false)
+		return nil, err
+	}
+	return o, nil
+}
+
+// openOwner makes an Owner. The caller holds oneOwner.
+func openOwner(log *slog.Logger, sys system) (*Owner, error) {
 	o := &Owner{
 		log: log, sys: sys, self: os.Getpid(), own: new(PIDNamespace),
 		armed: make(chan os.Signal, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
@@ -168,7 +192,7 @@ func (o *Owner) becomeSubreaper() error {
 }
 
 // Close ends the sweep and gives every descriptor back. Waits that are still under way end with ErrClosed. No process is
-// killed. What was a subreaper before stays one. Idempotent.
+// killed. What was a subreaper before stays one. After it NewOwner may be called again. Idempotent.
 func (o *Owner) Close() error {
 	o.closing.Do(func() {
 		signal.Stop(o.armed)
@@ -196,6 +220,7 @@ func (o *Owner) Close() error {
 		if !o.wasReap {
 			_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 		}
+		oneOwner.Store(false)
 	})
 	return nil
 }

@@ -307,3 +307,51 @@ type blocking struct{ system }
 func (b blocking) pidfdOpen(pid int) (int, error) {
 	return unix.PidfdOpen(pid, 0)
 }
+
+// cancelling is a kernel in which a wait's context ends in the moment in which
+// the exit is taken.
+type cancelling struct {
+	system
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) waitid(idType, id int, peek bool) (exited, bool, error) {
+	x, dead, err := c.system.waitid(idType, id, peek)
+	if dead && !peek && idType == unix.P_PIDFD {
+		c.cancel()
+	}
+	return x, dead, err
+}
+
+// F18: a wait whose context ends in the very moment of the exit has the exit, and
+// the pidfd is given back.
+func TestF18WaitEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	o := owner(t, &cancelling{kernel{}, cancel})
+	r, w := pipe(t)
+	cmd := exec.Command("cat")
+	cmd.Stdin = r
+	p, err := o.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	result := make(chan error, 1)
+	go func() { _, err := p.Wait(ctx); result <- err }()
+	eventually(t, "the wait is in the poller", func() string {
+		p.held.mu.Lock()
+		defer p.held.mu.Unlock()
+		if p.held.file == nil {
+			return "not yet"
+		}
+		return ""
+	})
+	w.Close()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	if !p.held.released() {
+		t.Error("the pidfd of a reaped process is still open")
+	}
+}

@@ -58,14 +58,30 @@ func (l *logText) count(s string) int {
 	return strings.Count(l.b.String(), s)
 }
 
-func newRig(t *testing.T) *rig {
+// owners has the Owner of each test, however many rigs it makes: a program can
+// have one Owner at a time.
+var owners sync.Map // *testing.T -> *children.Owner
+
+func ownerOf(t *testing.T) *children.Owner {
 	t.Helper()
+	if o, ok := owners.Load(t); ok {
+		return o.(*children.Owner)
+	}
 	owner, err := children.NewOwner(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { owner.Close() })
-	return &rig{t: t, owner: owner, log: &logText{}, dir: t.TempDir(), pipes: held(t, "pipe:")}
+	owners.Store(t, owner)
+	t.Cleanup(func() {
+		owners.Delete(t)
+		owner.Close()
+	})
+	return owner
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return &rig{t: t, owner: ownerOf(t), log: &logText{}, dir: t.TempDir(), pipes: held(t, "pipe:")}
 }
 
 // open makes the IO; the test fails if it cannot be made.

@@ -148,7 +148,6 @@ var faultSpecs = map[string]func(r *rig) Spec{
 // there were.
 func tryFault(t *testing.T, makeSpec func(*rig) Spec, errno unix.Errno, n int64) int64 {
 	r := newRig(t)
-	defer r.owner.Close()
 	spec := makeSpec(r)
 	before := held(t, "")
 	calls := &atomic.Int64{}
