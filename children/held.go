@@ -115,9 +115,9 @@ func (h *held) poll(ctx context.Context) (over bool, err error) {
 	}
 	if ctx.Done() != nil {
 		fired := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
+		stop := afterContext(ctx, h.owner.log, "end of a wait", func() {
+			defer close(fired)
 			_ = file.SetReadDeadline(time.Unix(1, 0))
-			close(fired)
 		})
 		defer func() {
 			if !stop() {

@@ -117,7 +117,7 @@ func openOwner(log *slog.Logger, sys system) (*Owner, error) {
 	// Notify also undoes an inherited SIG_IGN, under which the kernel would reap our children itself (wait(2)).
 	signal.Notify(o.armed, unix.SIGCHLD)
 	o.arm() // whatever we inherited
-	go o.sweeper()
+	keep(log, "sweep of orphans", o.sweeper, func() { close(o.stopped) })
 	return o, nil
 }
 

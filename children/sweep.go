@@ -28,7 +28,6 @@ type condemned struct {
 
 // sweeper runs until Close. SIGCHLD and the close of a window only arm it.
 func (o *Owner) sweeper() {
-	defer close(o.stopped)
 	var again <-chan time.Time // nil: rest until armed
 	for {
 		select {

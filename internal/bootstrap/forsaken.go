@@ -3,6 +3,8 @@ package bootstrap
 import (
 	"sync"
 	"time"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // forsaken ends a shim that nobody wants: one that containerd has started and died
@@ -45,7 +47,7 @@ func newForsaken(after time.Duration, ask func()) *forsaken {
 	f := &forsaken{after: after, ask: ask}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.timer = time.AfterFunc(after, f.look)
+	f.timer = routine.AfterFunc(nil, "end of a forsaken shim", after, f.look)
 	return f
 }
 

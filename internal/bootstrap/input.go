@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // dialect is what a generation of containerd expects of start.
@@ -43,10 +44,10 @@ func readInput(r io.Reader, limit int64, timeout time.Duration) ([]byte, error) 
 		err  error
 	}
 	done := make(chan result, 1) // the reader may outlive us: the process ends soon
-	go func() {
+	routine.Go(nil, "reading of the input", func() {
 		data, err := io.ReadAll(io.LimitReader(r, limit+1))
 		done <- result{data, err}
-	}()
+	})
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {

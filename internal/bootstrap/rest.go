@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // idler gives memory back when the shim comes to rest: it spends most of its life
@@ -30,7 +32,7 @@ type idler struct {
 
 func newIdler(busy func() bool) *idler {
 	return &idler{
-		after: func(d time.Duration, fn func()) { time.AfterFunc(d, fn) },
+		after: func(d time.Duration, fn func()) { routine.AfterFunc(nil, "memory at rest", d, fn) },
 		now:   time.Now, begun: time.Now(), busy: busy, give: new(giver).give,
 	}
 }

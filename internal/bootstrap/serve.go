@@ -20,6 +20,7 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/outbox"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // serve is the long-running process. It ends when the service asks for it or on
@@ -138,7 +139,7 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 		defer srv.forsaken.stop()
 	}
 	accepting := make(chan error, 1)
-	go func() { accepting <- srv.serve(ctx, p.listener) }()
+	routine.Keep(p.log, "accept", func() { accepting <- srv.serve(ctx, p.listener) })
 	p.log.Debug("serving", "socket", path)
 	select {
 	case <-p.stop:
@@ -192,11 +193,14 @@ func await(done func() bool, timeout time.Duration) bool {
 // bounded gives up on fn after the time, which then runs on.
 func bounded(fn func() error, timeout time.Duration) error {
 	done := make(chan error, 1)
-	go func() { done <- fn() }()
+	routine.Go(nil, "end of the task service", func() { done <- fn() }, routine.DebtFunc(func() { close(done) }))
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case err := <-done:
+	case err, ended := <-done:
+		if !ended {
+			return errors.New("the task service panicked at its end")
+		}
 		return err
 	case <-timer.C:
 		return fmt.Errorf("the task service did not end within %v", timeout)
@@ -222,8 +226,7 @@ var harmless = []os.Signal{
 func (p *process) watchSignals(pipe *logPipe) *watcher {
 	w := &watcher{signals: make(chan os.Signal, 16), done: make(chan struct{})}
 	signal.Notify(w.signals, append([]os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1}, harmless...)...)
-	go func() {
-		defer close(w.done)
+	routine.Keep(p.log, "signals", func() {
 		for s := range w.signals {
 			switch s {
 			case syscall.SIGTERM, syscall.SIGINT:
@@ -233,7 +236,7 @@ func (p *process) watchSignals(pipe *logPipe) *watcher {
 				pipe.dumpStacks()
 			}
 		}
-	}()
+	}, routine.DebtFunc(func() { close(w.done) }))
 	return w
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/rawio"
+	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/taskapi"
 )
 
@@ -145,14 +146,17 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 	}
 	s.conns[c] = struct{}{}
 	s.forsaken.come()
-	s.wg.Go(func() {
+	s.wg.Add(1)
+	routine.Go(s.log, "connection", func() {
 		_ = s.ttrpc.Serve(context.WithValue(ctx, connKey{}, c), &single{conn: c})
+	}, routine.DebtFunc(func() {
+		defer s.wg.Done()
 		c.Close()
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		delete(s.conns, c)
 		s.forsaken.leave()
-		s.mu.Unlock()
-	})
+	}))
 }
 
 // single is a listener with one connection to accept.

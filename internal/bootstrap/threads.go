@@ -3,6 +3,8 @@ package bootstrap
 import (
 	"runtime"
 	"sync"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // makeThreads makes the process have n threads more than it runs on. The Go runtime
@@ -15,7 +17,9 @@ func makeThreads(n int) {
 	enough := make(chan struct{})
 	for range n {
 		resting.Add(1)
-		left.Go(func() {
+		left.Add(1)
+		routine.Go(nil, "thread", func() {
+			defer left.Done()
 			runtime.LockOSThread()
 			// Unlocked before it ends: a goroutine that ends locked takes its thread along.
 			defer runtime.UnlockOSThread()

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // OOMWatch reports that the kernel has killed a process of a container for want of memory.
@@ -67,7 +69,7 @@ func (g Group) WatchOOM(onOOM func()) (*OOMWatch, error) {
 		return w, fmt.Errorf("watching %s for OOM, which will be noticed at exit only: %w", dir, classed(err))
 	}
 	// It may have happened between the count and the beginning of the watch.
-	go w.look()
+	routine.Go(nil, "look for OOM kills", func() { w.look() })
 	return w, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/errno"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // listenV1 asks the kernel to signal an eventfd when the group, or one above it, runs out of memory
@@ -25,7 +26,7 @@ func (w *OOMWatch) listenV1() error {
 	}
 	f := pollable(fd, "eventfd of "+w.dir)
 	w.unsubscribe = func() { f.Close() }
-	go w.hearV1(f)
+	routine.Keep(nil, "watch for OOM kills", func() { w.hearV1(f) })
 	return nil
 }
 

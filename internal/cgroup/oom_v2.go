@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // inotifyWatcher wakes every OOM watch of a Host from one inotify instance: the kernel allows a user 128 instances
@@ -33,7 +35,8 @@ func (i *inotifyWatcher) add(sys *system, w *OOMWatch) error {
 			return err
 		}
 		i.fd, i.file, i.watches = fd, pollable(fd, "inotify"), make(map[int32][]*OOMWatch)
-		go i.hear(i.file)
+		file := i.file
+		routine.Keep(nil, "watch for OOM kills", func() { i.hear(file) })
 	}
 	wd, err := sys.addWatch(i.fd, path.Join(w.dir, w.file))
 	if err != nil {
@@ -68,7 +71,8 @@ func (i *inotifyWatcher) closeIfIdle() bool {
 	if i.file == nil || len(i.watches) > 0 {
 		return false
 	}
-	go i.file.Close()
+	file := i.file
+	routine.Go(nil, "end of the watch for OOM kills", func() { file.Close() })
 	i.file = nil
 	return true
 }

@@ -5,6 +5,10 @@
 // nothing. In one that is built with the tag "failpoint" it counts, and the process
 // kills itself with SIGKILL at the point whose number the environment gives; a test
 // raises the number until the whole scenario goes through.
+//
+// A panic is tried at every Point too, and at every Step, where a crash shows
+// nothing that it does not show at a Point nearby. Tests of panics see both by
+// Watch, which exists only with the tag.
 package failpoint
 
 // Env names the variable that says where to die: the command of the shim (start,

@@ -31,8 +31,29 @@ var plan = func() (p struct {
 
 var passed atomic.Int64
 
+// watch is what Watch was given.
+var watch atomic.Pointer[func(string)]
+
+// Watch calls fn with the name of every point and step that is come to, on the
+// goroutine that comes to it: fn may panic there. A nil fn ends that.
+func Watch(fn func(name string)) {
+	if fn == nil {
+		watch.Store(nil)
+		return
+	}
+	watch.Store(&fn)
+}
+
+// Step calls what Watch was given.
+func Step(name string) {
+	if fn := watch.Load(); fn != nil {
+		(*fn)(name)
+	}
+}
+
 // Point ends the process if this is the point to do so.
 func Point(name string) {
+	Step(name)
 	if plan.at == 0 || passed.Add(1) != plan.at {
 		return
 	}

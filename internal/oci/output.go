@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // collector reads one pipe into memory. It keeps the end of the stream if tail
@@ -35,11 +37,10 @@ func newCollector(f files, max int, tail bool) (*collector, error) {
 // after the fork.
 func (c *collector) started() {
 	c.w.Close()
-	go c.read()
+	routine.Go(nil, "reading of a runtime's output", c.read, routine.DebtFunc(func() { close(c.done) }))
 }
 
 func (c *collector) read() {
-	defer close(c.done)
 	var b [chunk]byte
 	for {
 		n, err := c.r.Read(b[:])

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // Event is something that containerd is to be told.
@@ -101,7 +103,7 @@ func New(c Config) *Outbox {
 		done:      make(chan struct{}),
 		queue:     newQueue(c.Limit),
 	}
-	go o.run(ctx)
+	routine.Keep(c.Log, "outbox", func() { o.run(ctx) }, routine.DebtFunc(func() { close(o.done) }))
 	return o
 }
 
@@ -223,7 +225,6 @@ func (o *Outbox) request(p *payload) *events.ForwardRequest {
 
 // run sends the head until containerd has taken it, then the next.
 func (o *Outbox) run(ctx context.Context) {
-	defer close(o.done)
 	var t trouble
 	for {
 		e := o.next()
@@ -255,11 +256,7 @@ func (o *Outbox) run(ctx context.Context) {
 // settle takes the delivered head off the queue, and reports the end of an
 // outage.
 func (o *Outbox) settle(t *trouble) {
-	o.mu.Lock()
-	o.queue.done()
-	o.moved = time.Now()
-	o.admit()
-	o.mu.Unlock()
+	o.delivered()
 	if t.logged {
 		s := o.Stats()
 		o.log.Info("events reach containerd again", "after", time.Since(t.since).Round(time.Millisecond), "queued", s.Queued, "dropped", s.Dropped)
@@ -267,25 +264,43 @@ func (o *Outbox) settle(t *trouble) {
 	*t = trouble{}
 }
 
+func (o *Outbox) delivered() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue.done()
+	o.moved = time.Now()
+	o.admit()
+}
+
 // failed takes note of a failed attempt, and gives up on an event that the server
 // calls invalid, if it may be dropped.
 func (o *Outbox) failed(t *trouble, e *entry, err error) {
 	t.add(err)
-	o.mu.Lock()
-	o.moved = time.Time{}
-	o.mu.Unlock()
+	o.stands()
 	if t.failures == 2 { // one is an everyday matter: containerd was restarted
 		t.logged = true
 		o.log.Warn("events do not reach containerd and are kept", "error", err, "topic", e.payload.topic)
 	}
 	if t.refusals >= maxRefusals && e.kind >= ExecAdded {
 		o.log.Error("event dropped: containerd calls it invalid", "topic", e.payload.topic, "container", e.key.container, "exec", e.key.exec, "error", err)
-		o.mu.Lock()
-		o.queue.refuse()
-		o.admit()
-		o.mu.Unlock()
+		o.refused()
 		t.refusals = 0
 	}
+}
+
+// stands notes that the queue does not move.
+func (o *Outbox) stands() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.moved = time.Time{}
+}
+
+// refused drops the head.
+func (o *Outbox) refused() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue.refuse()
+	o.admit()
 }
 
 // trouble is what went wrong since the last success.

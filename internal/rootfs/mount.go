@@ -9,6 +9,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // mountOne mounts one request; if it fails, nothing of it is left.
@@ -127,6 +129,8 @@ func (m *Mounter) remount(p place, flags uintptr) error {
 	return nil
 }
 
+var errMountPanic = fmt.Errorf("a mount call panicked: %w", errdefs.ErrInternal)
+
 // mountFrom runs a mount call with dir as the working directory of the one thread that makes it, "" for the process's.
 //
 // The thread gets a working directory, root and umask of its own (unshare(2), CLONE_FS) and cannot be made to share
@@ -142,8 +146,8 @@ func (s *system) mountFrom(dir string, mount func() error) error {
 		return err
 	}
 	defer s.close(cwd)
-	result := make(chan error)
-	go func() {
+	result := make(chan error, 1)
+	routine.Go(nil, "mount", func() {
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_FS)
 		if err == nil {
@@ -158,8 +162,12 @@ func (s *system) mountFrom(dir string, mount func() error) error {
 			select {} // never give a thread that stands elsewhere to anybody, nor end it
 		}
 		runtime.UnlockOSThread()
-	}()
-	return <-result
+	}, routine.DebtFunc(func() { close(result) }))
+	err, ended := <-result
+	if !ended {
+		return errMountPanic
+	}
+	return err
 }
 
 // byProgram lets a FUSE program mount. It wants a path to a mount point that exists.

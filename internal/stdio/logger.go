@@ -25,6 +25,7 @@ import (
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/errno"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // logger is a running logging binary.
@@ -60,7 +61,7 @@ func startLogger(ctx context.Context, k kernel, owner *children.Owner, log *slog
 	}
 	log.Info("logger started", "path", t.path, "pid", process.Pid())
 	l := &logger{log: log, process: process, path: t.path, exited: make(chan struct{})}
-	go l.reap()
+	routine.Keep(log, "wait for a logger", l.reap, routine.DebtFunc(func() { close(l.exited) }))
 	if err := l.awaitReady(ctx, r, t.kind == kindLoggerV2); err != nil {
 		_ = process.Signal(unix.SIGKILL)
 		return nil, err
@@ -70,7 +71,6 @@ func startLogger(ctx context.Context, k kernel, owner *children.Owner, log *slog
 
 // reap waits for the logger, whenever it ends.
 func (l *logger) reap() {
-	defer close(l.exited)
 	exit, err := l.process.Wait(context.Background())
 	switch {
 	case err != nil:
@@ -84,7 +84,7 @@ func (l *logger) reap() {
 // loggers of the first kind may say that they are ready by closing it.
 func (l *logger) awaitReady(ctx context.Context, r *os.File, strict bool) error {
 	_ = r.SetReadDeadline(time.Now().Add(readyWait))
-	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })()
+	defer routine.AfterContext(ctx, l.log, "end of a wait", func() { _ = r.SetReadDeadline(time.Now()) })()
 	var b [1]byte
 	_, err := r.Read(b[:])
 	switch {

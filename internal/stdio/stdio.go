@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // Spec is what a client asks for one process.
@@ -184,27 +185,26 @@ func (s *IO) start() {
 	}
 	s.running.Store(int32(len(s.outputs)))
 	for _, p := range s.outputs {
-		go func() {
-			p.run()
+		routine.Keep(s.log, "copying of output", p.run, routine.DebtFunc(func() {
 			p.src.Close()
 			p.dst.leave()
 			if s.running.Add(-1) == 0 {
 				close(drained)
 			}
-		}()
+		}))
 	}
 	if s.input == nil {
 		return
 	}
 	s.inputEnd = make(chan struct{})
-	go func(p *pump, end chan struct{}) {
+	p, end := s.input, s.inputEnd
+	routine.Keep(s.log, "copying of input", p.run, routine.DebtFunc(func() {
 		defer close(end)
-		p.run()
 		p.src.Close()
 		// The end of stdin is the end of the pipe; of a terminal it is a hang-up,
 		// which is what clients that close the stdin of a shell count on.
 		p.dst.close()
-	}(s.input, s.inputEnd)
+	}))
 }
 
 // CloseStdin lets the process's stdin end once what was written to it has been

@@ -17,6 +17,7 @@ import (
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -199,13 +200,14 @@ func (c *container) perform(e lifecycle.Effect) {
 	case lifecycle.Announce:
 		c.announce(e)
 	case lifecycle.Watch:
-		go c.watch(c.proc(e.Proc))
+		p := c.proc(e.Proc)
+		routine.Go(c.log, "watch", func() { c.watch(p) })
 	case lifecycle.Release:
 		c.release(c.proc(e.Proc))
 	case lifecycle.KillAll:
-		go c.killAll()
+		routine.Go(c.log, "kill-all", c.killAll)
 	case lifecycle.LastLook:
-		go c.lastLook()
+		routine.Go(c.log, "last look", c.lastLook)
 	case lifecycle.KillInit:
 		c.killInit()
 	case lifecycle.Forget:
@@ -318,6 +320,6 @@ func abandon(p *process, fate error) {
 	}
 	if io := p.io.Load(); io != nil {
 		// Copying may have to be ended, which can take its time.
-		go io.Close()
+		routine.Go(nil, "end of stdio", func() { io.Close() })
 	}
 }

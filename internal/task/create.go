@@ -16,6 +16,7 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -204,12 +205,12 @@ func (c *container) end(child *children.Child) <-chan struct{} {
 		c.log.Error("a process cannot be killed", "pid", child.Pid(), "error", err)
 	}
 	reaped := make(chan struct{})
-	go func() {
+	routine.Go(c.log, "reap", func() {
 		defer close(reaped)
 		if _, err := child.Wait(context.Background()); err != nil {
 			c.log.Error("a killed process was not reaped", "pid", child.Pid(), "error", err)
 		}
-	}()
+	})
 	return reaped
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -105,11 +106,11 @@ func (c *container) startExec(ctx context.Context, p *process) (*task.StartRespo
 	}
 	told := make(chan struct{})
 	reaped := c.end(child)
-	go func() {
+	routine.Go(c.log, "failed start", func() {
 		defer close(told)
 		<-reaped
 		failed()
-	}()
+	})
 	select {
 	case <-told:
 	case <-time.After(reapTime):
