@@ -52,6 +52,12 @@ func (l *logText) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func (l *logText) count(s string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -45,7 +45,9 @@ func TestRow45HangupBeforeTheLastOfTheOutput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		(&pump{k: k, buffers: &buffers{}, src: r, dst: dst}).run()
+		p := &pump{k: k, buffers: &buffers{}, src: r, dst: dst, terminal: true}
+		p.exited.Store(true)
+		p.run()
 		dst.close()
 		r.Close()
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {

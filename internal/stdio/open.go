@@ -149,7 +149,7 @@ func (s *IO) openTerminal(ctx context.Context, owner *children.Owner, p plan) (e
 		return err
 	}
 	dst.users.Add(1)
-	s.outputs = []*pump{{k: s.k, buffers: s.buffers, dst: dst}}
+	s.outputs = []*pump{{k: s.k, buffers: s.buffers, dst: dst, terminal: true}}
 	s.socket, err = newConsoleSocket(s.k)
 	return err
 }

@@ -127,6 +127,11 @@ type pump struct {
 	strict bool
 	// splice: src and dst are pipes.
 	splice bool
+	// terminal: src is a terminal's master. Its hang-up ends the stream only if
+	// exited is set: before the exit of its process, the process may close the
+	// terminal and open it again, and our close of the master would send SIGHUP.
+	terminal bool
+	exited   atomic.Bool
 
 	raw  syscall.RawConn
 	wide wide
@@ -180,6 +185,11 @@ func (p *pump) ended(err error) {
 // copy moves what one read gives. The buffer is taken when there is something to
 // read, not while waiting for it. io.EOF, EIO (a terminal that was hung up) and
 // os.ErrClosed all mean that the stream has ended.
+//
+// Before the exit of a terminal's process a hang-up is waited out like an empty
+// buffer. This does not spin although poll(2) reports POLLHUP all the while: Go's
+// poller is edge-triggered (epoll(7), EPOLLET), and an edge comes with a close of
+// the last slave or with output, but not with the state.
 func (p *pump) copy() (int, error) {
 	var (
 		buf  *[]byte
@@ -188,8 +198,10 @@ func (p *pump) copy() (int, error) {
 	)
 	err := p.raw.Read(func(fd uintptr) bool {
 		buf = p.buffers.get()
-		n, rerr = p.read(int(fd), *buf)
-		if rerr == unix.EAGAIN {
+		// Asked before the read: output may come between an EIO and the exit.
+		wait := p.terminal && !p.exited.Load()
+		n, rerr = p.read(int(fd), *buf, wait)
+		if rerr == unix.EAGAIN || wait && (rerr == unix.EIO || rerr == nil && n == 0) {
 			p.buffers.put(buf)
 			buf = nil
 			return false
@@ -213,14 +225,15 @@ func (p *pump) copy() (int, error) {
 	return n, nil
 }
 
-// read reads once, and again after an EIO. The master of a terminal whose last slave
-// was closed says EIO as soon as its buffer is empty; but up to 8 KiB may still be on
-// their way into it, if the kernel's worker found it full, marked it so just after we
-// had emptied it, and had to queue itself anew: a read waits for the worker's run that
-// it finds, not for the next (n_tty_read and flush_to_ldisc in drivers/tty).
-func (p *pump) read(fd int, buf []byte) (n int, err error) {
+// read reads once, and again after an EIO, unless the caller waits then. The
+// master of a terminal whose last slave was closed says EIO as soon as its buffer
+// is empty; but up to 8 KiB may still be on their way into it, if the kernel's
+// worker found it full, marked it so just after we had emptied it, and had to
+// queue itself anew: a read waits for the worker's run that it finds, not for the
+// next (n_tty_read and flush_to_ldisc in drivers/tty).
+func (p *pump) read(fd int, buf []byte, wait bool) (n int, err error) {
 	for range hangupReads {
-		if n, err = p.k.read(fd, buf); err != unix.EIO {
+		if n, err = p.k.read(fd, buf); err != unix.EIO || wait {
 			break
 		}
 	}

@@ -240,11 +240,25 @@ func (s *IO) Resize(width, height uint16) error {
 	return nil
 }
 
+// Exited says that the process has exited: now a hang-up of its terminal is the
+// end of its output, and not before. Without a terminal it does nothing.
+func (s *IO) Exited() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.outputs {
+		if p.terminal && !p.exited.Swap(true) && s.console != nil {
+			// Wakes the pump, which looks again.
+			_ = s.console.SetReadDeadline(time.Unix(0, 1))
+		}
+	}
+}
+
 // Drain waits until everything that the process wrote has been delivered. The
 // process must have exited. DeadlineExceeded after ten seconds (somebody else
 // still holds its stdout, or nobody reads), or when ctx ends; what is left is
 // then lost by Close.
 func (s *IO) Drain(ctx context.Context) error {
+	s.Exited()
 	s.mu.Lock()
 	drained := s.drained
 	s.mu.Unlock()

@@ -112,6 +112,20 @@ func (p *process) closeStdin() {
 	}
 }
 
+// stdioExited tells the stdio of a process that has exited so: only now its
+// terminal may end, and nothing holds its stdin open any more (row 42). The end
+// of a terminal's input would hang it up, and lose what the process wrote last.
+func (p *process) stdioExited() {
+	io := p.io.Load()
+	switch {
+	case io == nil:
+	case p.stdio.Terminal:
+		io.Exited()
+	default:
+		io.CloseStdin()
+	}
+}
+
 // dropIO lets go of the stdio of a process that does not come to run.
 func (p *process) dropIO() {
 	if io := p.io.Swap(nil); io != nil {
@@ -234,12 +248,7 @@ func (c *container) watch(p *process) {
 		c.keepExit(exit)
 		failpoint.Point("exit: recorded")
 	}
-	if io := p.io.Load(); io != nil && !p.stdio.Terminal {
-		// Row 42: whoever holds the other end open holds nothing of ours any more. The
-		// end of a terminal's input would hang it up, and what the process wrote last
-		// with it.
-		io.CloseStdin()
-	}
+	p.stdioExited()
 	c.report(lifecycle.Event{Kind: lifecycle.Exited, Proc: p.id, Exit: lifecycle.Exit(exit)})
 }
 
