@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -13,18 +12,27 @@ import (
 
 // The header of a ttrpc message: length and stream id, big endian, type and flags.
 const (
-	frameHeader   = 10
-	typeRequest   = 1
-	typeResponse  = 2
-	frameTypeByte = 8
+	frameHeader    = 10
+	frameStream    = 4
+	frameTypeByte  = 8
+	frameFlagsByte = 9
+
+	typeRequest  = 1
+	typeResponse = 2
+	typeData     = 3
+
+	// flagsStream are those of a request that opens a stream: the client has closed
+	// its side, or leaves it open. A plain call has neither.
+	flagsStream = 1 | 2
 )
 
 // policed is a connection whose ttrpc messages are looked at as they pass. That is
 // for four things that the ttrpc library (1.2.10) does not do:
 //
-//   - A message that claims to be longer than maxFrame ends the connection, instead
-//     of being read and thrown away, and so does one of a stream: the task API has
-//     none, and the library dereferences a nil pointer when one names a call.
+//   - What cannot be served is refused in-band, and the connection goes on: a
+//     message that is too long, whose payload is skipped, and one of a stream. The
+//     task API has no streams, and the library dereferences a nil pointer when a
+//     message of one names a call. See refuse.
 //   - An answer can be held back until the library has entered its call in the table
 //     of streams. If the answer is first, the entry stays for the life of the
 //     connection (W14; ttrpc issue 236).
@@ -37,9 +45,10 @@ type policed struct {
 	in *bufio.Reader
 
 	// Only the library's reader uses these.
-	header [frameHeader]byte
-	unread []byte // of the header
-	left   int    // of the payload
+	header  [frameHeader]byte
+	unread  []byte // of the header
+	left    int    // of the payload
+	refusal refusals
 
 	taken    atomic.Uint64 // requests whose last byte the library has been given
 	settled  atomic.Uint64 // of those, how many it has certainly entered in its table
@@ -49,14 +58,23 @@ type policed struct {
 	arrived turn // of who waits for settled
 	room    turn // of the reader, when there is a backlog
 
-	out     frameCounter // only the library's writer uses it
-	refused func(error)  // told about a message that ends the connection
+	// writing is held during a write to the connection; out counts what was written.
+	writing  sync.Mutex
+	out      frameCounter
+	boundary *sync.Cond // of writing: out is between two messages, or gone is closed
+
+	// extra: the connection was accepted beyond maxConns, see server.place.
+	extra atomic.Bool
+
+	refused func(error) // told why a connection ends, other than by its client's leave
 	once    sync.Once
 	gone    chan struct{} // closed by Close
 }
 
 func newPoliced(conn net.Conn, refused func(error)) *policed {
-	return &policed{Conn: conn, in: bufio.NewReader(conn), refused: refused, gone: make(chan struct{})}
+	c := &policed{Conn: conn, in: bufio.NewReader(conn), refused: refused, gone: make(chan struct{})}
+	c.boundary = sync.NewCond(&c.writing)
+	return c
 }
 
 // Read gives out at most the rest of one message. That the library comes for the next
@@ -66,7 +84,7 @@ func (c *policed) Read(p []byte) (int, error) {
 		c.settle()
 		c.awaitRoom()
 		if err := c.nextFrame(); err != nil {
-			return 0, err
+			return 0, c.end(err)
 		}
 	}
 	if len(c.unread) > 0 {
@@ -86,21 +104,23 @@ func (c *policed) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// nextFrame reads the header of the next message that the library is to see, and
+// refuses those before it.
 func (c *policed) nextFrame() error {
-	for n := 0; n < frameHeader; {
-		m, err := c.in.Read(c.header[n:])
-		if err != nil {
-			return c.end(err) // in the middle of a header too: there is no one to answer
+	for {
+		// An end within a header is an end: there is no stream to answer on.
+		if _, err := io.ReadFull(c.in, c.header[:]); err != nil {
+			return err
 		}
-		n += m
+		st := c.refusal.of(&c.header)
+		if st == nil {
+			c.unread, c.left = c.header[:], int(binary.BigEndian.Uint32(c.header[:]))
+			return nil
+		}
+		if err := c.refuse(st); err != nil {
+			return err
+		}
 	}
-	length := binary.BigEndian.Uint32(c.header[:])
-	if t := c.header[frameTypeByte]; length > maxFrame || t != typeRequest {
-		c.refused(fmt.Errorf("message of type %d with %d bytes", t, length))
-		return io.EOF
-	}
-	c.unread, c.left = c.header[:], int(length)
-	return nil
 }
 
 // end is what the library is told when reading fails: EOF makes it drop the
@@ -109,7 +129,7 @@ func (c *policed) end(err error) error {
 	select {
 	case <-c.gone:
 	default:
-		if !errors.Is(err, io.EOF) {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			c.refused(err)
 		}
 	}
@@ -154,51 +174,14 @@ func (c *policed) awaitRoom() {
 	})
 }
 
-// turn is where somebody waits for what others bring about.
-type turn struct {
-	mu      sync.Mutex
-	called  chan struct{} // closed by the next call; nil while nobody waits
-	waiting atomic.Bool   // called may be there
-}
-
-// call is made after each change that somebody may wait for.
-func (t *turn) call() {
-	if !t.waiting.Load() {
-		return // who waits looks once more after having set it
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.waiting.Store(false)
-	if t.called != nil {
-		close(t.called)
-		t.called = nil
-	}
-}
-
-// await returns when done says so, or all is over.
-func (t *turn) await(over <-chan struct{}, done func() bool) {
-	for !done() {
-		t.mu.Lock()
-		if t.called == nil {
-			t.called = make(chan struct{})
-		}
-		called := t.called
-		t.waiting.Store(true)
-		t.mu.Unlock()
-		if done() {
-			return
-		}
-		select {
-		case <-over:
-			return
-		case <-called:
-		}
-	}
-}
-
 func (c *policed) Write(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	n, err := c.Conn.Write(p)
 	c.answered.Add(c.out.count(p[:n]))
+	if c.out.between() {
+		c.boundary.Signal()
+	}
 	c.room.call()
 	return n, err
 }
@@ -208,7 +191,11 @@ func (c *policed) idle() bool { return c.answered.Load() >= c.taken.Load() }
 
 func (c *policed) Close() error {
 	c.once.Do(func() { close(c.gone) })
-	return c.Conn.Close()
+	err := c.Conn.Close() // which ends a write, and with it the hold of the lock
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.boundary.Signal()
+	return err
 }
 
 // frameCounter counts the responses that end in a stream of bytes.
@@ -217,6 +204,9 @@ type frameCounter struct {
 	have   int // bytes of the header
 	left   int // bytes of the payload
 }
+
+// between reports whether the bytes counted end with a message.
+func (f *frameCounter) between() bool { return f.have == 0 }
 
 func (f *frameCounter) count(p []byte) (responses uint64) {
 	for len(p) > 0 {

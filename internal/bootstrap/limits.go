@@ -56,13 +56,19 @@ const (
 	// answered nor let in to run, before no more is read from it. All that are refused
 	// count, and what is never refused: many more than a daemon has under way.
 	maxBacklog = 4096
-	// maxFrame is ttrpc's own limit for a message, in bytes. A frame that claims more
-	// would be read to its end and thrown away, up to 4 GiB of it.
-	maxFrame = 4 << 20
+	// maxFrame bounds a request, in bytes. It is ttrpc's own limit for a message, less
+	// room for an answer that repeats all of the request: "service NAME" is not served.
+	maxFrame = 4<<20 - 64
+	// maxAnswer bounds an answer in the same way. The ttrpc library ends the connection
+	// of one that is longer than its limit.
+	maxAnswer = maxFrame
 
-	// maxConns is how many connections there may be. containerd has one, and its start
+	// maxConns is how many connections may begin work. containerd has one, and its start
 	// and delete commands add one each for a moment.
 	maxConns = 256
+	// maxExtra is how many more are accepted, whose calls are refused unless they end
+	// something or only look. The rest wait in the kernel's backlog.
+	maxExtra = 64
 	// maxMessage bounds the text of an error in an answer, in bytes; the runtime's own
 	// words have a smaller bound of theirs.
 	maxMessage = 64 << 10

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -140,51 +139,6 @@ func TestRow64SlowLoris(t *testing.T) {
 	}
 	if !s.idle() {
 		t.Error("half a request counts as one")
-	}
-}
-
-// There is a bound to connections; one that ends makes room.
-func TestConnectionsAreBounded(t *testing.T) {
-	_, s, path, log := serveQuick(t)
-	var conns []net.Conn
-	for range maxConns {
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conns = append(conns, conn)
-	}
-	count := func() int {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.conns)
-	}
-	if !await(func() bool { return count() == maxConns }, 10*time.Second) {
-		t.Fatalf("%d connections", count())
-	}
-	for range 3 {
-		conn, err := net.Dial("unix", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
-			t.Errorf("one too many: %v", err)
-		}
-		conn.Close()
-	}
-	if n := strings.Count(log.String(), "too many"); n != 1 {
-		t.Errorf("logged %d times:\n%s", n, log)
-	}
-	conns[0].Close()
-	if !await(func() bool { return count() < maxConns }, 10*time.Second) {
-		t.Fatal("no room after one has ended")
-	}
-	if err := callConnect(t.Context(), dialQuick(t, path)); err != nil {
-		t.Errorf("with room again: %v", err)
 	}
 }
 

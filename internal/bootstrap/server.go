@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +23,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/rawio"
@@ -47,14 +50,17 @@ type server struct {
 
 	refusedOnce, fullOnce sync.Once
 
-	mu    sync.Mutex
-	conns map[*policed]struct{}
-	ended bool
-	wg    sync.WaitGroup // one per connection
+	mu     sync.Mutex
+	conns  map[*policed]struct{}
+	placed int        // of those, the ones that may begin work
+	fewer  *sync.Cond // of mu: a connection has ended, or all have
+	ended  bool
+	wg     sync.WaitGroup // one per connection
 }
 
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
 	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
+	s.fewer = sync.NewCond(&s.mu)
 	s.idler = newIdler(func() bool { return s.work.Load() > 0 })
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
@@ -70,6 +76,7 @@ func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger)
 func (s *server) serve(ctx context.Context, l net.Listener) error {
 	var backoff time.Duration
 	for {
+		s.awaitPlace()
 		conn, err := l.Accept()
 		switch {
 		case err == nil:
@@ -139,12 +146,13 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 		c.Close()
 		return
 	}
-	if len(s.conns) >= maxConns {
-		s.fullOnce.Do(func() { s.log.Warn("connection refused, there are too many; this is logged once", "limit", maxConns) })
-		c.Close()
-		return
-	}
 	s.conns[c] = struct{}{}
+	c.extra.Store(true)
+	if !s.placeLocked(c) {
+		s.fullOnce.Do(func() {
+			s.log.Warn("a connection may begin nothing, there are too many; this is logged once", "limit", maxConns)
+		})
+	}
 	s.forsaken.come()
 	s.wg.Add(1)
 	routine.Go(s.log, "connection", func() {
@@ -155,8 +163,41 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
+		if !c.extra.Load() {
+			s.placed--
+		}
+		s.fewer.Broadcast()
 		s.forsaken.leave()
 	}))
+}
+
+// awaitPlace returns when a connection may be accepted.
+func (s *server) awaitPlace() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.conns) >= maxConns+maxExtra && !s.ended {
+		s.fewer.Wait()
+	}
+}
+
+// place reports whether the connection may begin work: it has one of maxConns
+// places, or there is one for it now.
+func (s *server) place(c *policed) bool {
+	if c == nil || !c.extra.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.placeLocked(c)
+}
+
+// placeLocked is place, with mu held.
+func (s *server) placeLocked(c *policed) bool {
+	if c.extra.Load() && s.placed < maxConns {
+		s.placed++
+		c.extra.Store(false)
+	}
+	return !c.extra.Load()
 }
 
 // single is a listener with one connection to accept.
@@ -203,10 +244,12 @@ func (s *server) left() bool {
 func (s *server) close() {
 	s.mu.Lock()
 	s.ended = true
-	for c := range s.conns {
+	s.fewer.Broadcast()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
 		c.Close()
 	}
-	s.mu.Unlock()
 	_ = s.ttrpc.Close()
 	s.wg.Wait()
 }
@@ -245,6 +288,9 @@ func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, inf
 	if s.log.Enabled(ctx, slog.LevelDebug) { // else its arguments would be made for nobody
 		s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
 	}
+	if err == nil {
+		err = checkAnswer(name, resp)
+	}
 	return resp, answerable(err)
 }
 
@@ -260,6 +306,19 @@ func (s *server) checkNamespace(ctx context.Context) error {
 		said = said[:maxQuoted]
 	}
 	return fmt.Errorf("namespace %q is not %q, which this shim serves: %w", said, s.ns, errdefs.ErrFailedPrecondition)
+}
+
+// checkAnswer refuses an answer that the library cannot send: its end would be that of
+// the connection.
+func checkAnswer(name string, resp any) error {
+	m, ok := resp.(proto.Message)
+	if !ok {
+		return nil
+	}
+	if n := proto.Size(m); n > maxAnswer {
+		return fmt.Errorf("%s: an answer of %d bytes is longer than %d: %w", name, n, maxAnswer, errdefs.ErrResourceExhausted)
+	}
+	return nil
 }
 
 // answerable makes an error the status that a client is sent. A text that is not UTF-8
@@ -292,6 +351,9 @@ func (s *server) enter(conn *policed, name string) (leave func(), err error) {
 		return func() {}, nil
 	case "Create", "Start", "Exec", "Checkpoint", "Update", "Pause", "Resume":
 		counter, limit = &s.work, maxWork
+	}
+	if !s.place(conn) {
+		return nil, fmt.Errorf("%s: there are %d connections that may call it: %w", name, maxConns, errdefs.ErrResourceExhausted)
 	}
 	if counter.Add(1) > limit {
 		counter.Add(-1)

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
@@ -51,6 +50,20 @@ func (q *quick) Exec(context.Context, *task.ExecProcessRequest) (*emptypb.Empty,
 	q.entered <- struct{}{}
 	<-q.release
 	return &emptypb.Empty{}, nil
+}
+
+func (q *quick) Wait(context.Context, *task.WaitRequest) (*task.WaitResponse, error) {
+	q.entered <- struct{}{}
+	<-q.release
+	return &task.WaitResponse{}, nil
+}
+
+func (q *quick) Pids(context.Context, *task.PidsRequest) (*task.PidsResponse, error) {
+	many := make([]*tasktypes.ProcessInfo, maxAnswer/4)
+	for i := range many {
+		many[i] = &tasktypes.ProcessInfo{Pid: 1 << 20}
+	}
+	return &task.PidsResponse{Processes: many}, nil
 }
 
 type syncBuffer struct {
@@ -213,32 +226,31 @@ func callFrame(t testing.TB, stream uint32) []byte {
 	return frame(uint32(len(payload)), stream, typeRequest, payload)
 }
 
-// Row 64: frames that no task client sends end the connection or are answered; other
-// connections do not notice.
+// Row 64: frames that no task client sends are answered, and other connections do not
+// notice.
 func TestRow64MaliciousFrames(t *testing.T) {
 	_, _, path, _ := serveQuick(t)
 	good := callFrame(t, 1)
 	for name, c := range map[string]struct {
 		send     []byte
-		answered bool // something comes back before the end, if that comes
-		ended    bool
+		answered bool // else there is nothing to answer yet
 	}{
-		"a call":                    {good, true, false},
-		"two calls at once":         {append(append([]byte{}, good...), callFrame(t, 3)...), true, false},
-		"4 GiB claimed":             {frame(0xffffffff, 1, typeRequest, nil), false, true},
-		"one byte too long":         {frame(maxFrame+1, 1, typeRequest, nil), false, true},
-		"unknown type":              {frame(0, 1, 77, nil), false, true},
-		"data for no stream":        {frame(0, 1, 3, nil), false, true},
-		"data for a call":           {append(append([]byte{}, good...), frame(0, 1, 3, nil)...), false, true},
-		"a response":                {frame(0, 1, typeResponse, nil), false, true},
-		"even stream":               {callFrame(t, 2), true, false},
-		"the same stream again":     {append(append([]byte{}, good...), good...), true, false},
-		"garbage for a request":     {frame(4, 1, typeRequest, []byte{0xff, 0xff, 0xff, 0xff}), true, false},
-		"nothing for a request":     {frame(0, 1, typeRequest, nil), true, false},
-		"text":                      {[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false, true},
-		"unknown flags":             {func() []byte { f := callFrame(t, 1); f[9] = 0xff; return f }(), true, false},
-		"unknown service":           {func() []byte { return bytes.ReplaceAll(good, []byte("task.v2"), []byte("task.v9")) }(), true, false},
-		"truncated header, then no": {[]byte{0, 0, 0}, false, false},
+		"a call":                    {good, true},
+		"two calls at once":         {append(append([]byte{}, good...), callFrame(t, 3)...), true},
+		"4 GiB claimed":             {frame(0xffffffff, 1, typeRequest, nil), false},
+		"one byte too long":         {frame(maxFrame+1, 1, typeRequest, nil), false},
+		"unknown type":              {frame(0, 1, 77, nil), true},
+		"data for no stream":        {frame(0, 1, typeData, nil), true},
+		"data for a call":           {append(append([]byte{}, good...), frame(0, 1, typeData, nil)...), true},
+		"a response":                {frame(0, 1, typeResponse, nil), true},
+		"even stream":               {callFrame(t, 2), true},
+		"the same stream again":     {append(append([]byte{}, good...), good...), true},
+		"garbage for a request":     {frame(4, 1, typeRequest, []byte{0xff, 0xff, 0xff, 0xff}), true},
+		"nothing for a request":     {frame(0, 1, typeRequest, nil), true},
+		"text":                      {[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false},
+		"unknown flags":             {func() []byte { f := callFrame(t, 1); f[frameFlagsByte] = 0xf0; return f }(), true},
+		"unknown service":           {func() []byte { return bytes.ReplaceAll(good, []byte("task.v2"), []byte("task.v9")) }(), true},
+		"truncated header, then no": {[]byte{0, 0, 0}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial("unix", path)
@@ -249,18 +261,9 @@ func TestRow64MaliciousFrames(t *testing.T) {
 			if _, err := conn.Write(c.send); err != nil {
 				t.Fatal(err)
 			}
-			if c.answered || c.ended {
-				if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-					t.Fatal(err)
-				}
-				n, err := conn.Read(make([]byte, frameHeader))
-				if c.answered && n == 0 {
+			if c.answered {
+				if _, err := io.ReadFull(conn, make([]byte, frameHeader)); err != nil {
 					t.Errorf("no answer: %v", err)
-				}
-				if c.ended {
-					if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-						t.Errorf("not ended: %v", err)
-					}
 				}
 			}
 			other := dialQuick(t, path)
