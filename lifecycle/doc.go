@@ -25,7 +25,9 @@
 //     an accepted CreateAsked is followed by Created or CreateFailed, StartAsked
 //     by Started or StartFailed, PauseAsked by Paused or PauseFailed, ResumeAsked
 //     by Resumed or ResumeFailed, DeleteAsked by Deleted or DeleteFailed (an exec's
-//     by Deleted, and not at all if it came back with AskAgain), KillAll by KillAllDone, LastLook by Looked;
+//     by Deleted, and not at all if it came back with AskAgain), KillAll by
+//     KillAllDone or KillAllFailed, LastLook by Looked; also if the code that
+//     carries it out panics, or if the client that asked has gone;
 //   - begins to wait for a process when it is told to Watch it, and not before,
 //     and then reports its exit once. Until that moment the kernel keeps a dead
 //     child as a zombie, and that is where early exits are kept: none is copied
@@ -34,8 +36,8 @@
 //   - reports StartFailed of an exec or of a restore, and CreateFailed, only when
 //     nothing of it is left: a process that was forked before a later step failed
 //     is killed and reaped first. Until then an exec counts as live. What such an
-//     exec itself has left behind in a shared pid namespace is killed with the rest
-//     when init is dead.
+//     exec, or the runtime that was starting it, has left behind in a shared pid
+//     namespace may live on, and is killed with the rest when init is dead.
 //
 // A Step that is refused or that breaks this contract changes nothing.
 //
@@ -56,5 +58,7 @@
 // out-of-memory counter. An exec that began to start before init died may join
 // the container after everything in it was killed, so the killing is done again
 // after every such start, and after a pause that was under way then, because what
-// is frozen neither starts nor dies: KillAll thaws.
+// is frozen neither starts nor dies: KillAll thaws. As long as killing fails,
+// because a process does not die or because it cannot be tried, it is repeated and
+// init's exit is held: that exit says that nothing of the container runs.
 package lifecycle

@@ -68,8 +68,11 @@ const (
 	// DeleteFailed says that the container was not; it may be asked for again. The
 	// removal of an exec needs no runtime and does not fail.
 	DeleteFailed
-	// KillAllDone says that a KillAll was carried out.
+	// KillAllDone says that a KillAll was carried out: nothing is left alive.
 	KillAllDone
+	// KillAllFailed says that it was not, or that it is not known. It is asked for
+	// again, as often as it fails; the caller paces itself.
+	KillAllFailed
 	// Looked is the outcome of LastLook. OOM counts.
 	Looked
 
@@ -158,7 +161,8 @@ var kindNames = [numKinds]string{
 	CheckpointAsked: "checkpoint?", DeleteAsked: "delete?",
 	Created: "created", CreateFailed: "create-failed", Started: "started", StartFailed: "start-failed",
 	Paused: "paused", PauseFailed: "pause-failed", Resumed: "resumed", ResumeFailed: "resume-failed",
-	Deleted: "deleted", DeleteFailed: "delete-failed", KillAllDone: "kill-all-done", Looked: "looked",
+	Deleted: "deleted", DeleteFailed: "delete-failed", KillAllDone: "kill-all-done",
+	KillAllFailed: "kill-all-failed", Looked: "looked",
 	Exited: "exited", OutOfMemory: "oom",
 }
 

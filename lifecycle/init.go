@@ -142,6 +142,13 @@ func endKillAll(m *Machine, _ Event) {
 	m.settle()
 }
 
+// failKillAll kills again: something may live, and while it does init's exit
+// would be a lie. What was added meanwhile is killed with the rest.
+func failKillAll(m *Machine, _ Event) {
+	m.killing = killingOnce
+	m.emit(KillAll, Init)
+}
+
 // settle takes the last look once nothing holds init's exit back any more.
 func (m *Machine) settle() {
 	if m.state != Exiting || m.looking || m.killing != notKilling || m.live() > 0 {

@@ -75,8 +75,30 @@ func TestContractBroken(t *testing.T) {
 		}
 	}
 	must(t, m, Event{Kind: KillAllDone})
-	if _, err := m.Step(Event{Kind: KillAllDone}); !IsContract(err) {
-		t.Errorf("a second answer of one kill-all gives %v", err)
+	for _, k := range []Kind{KillAllDone, KillAllFailed} {
+		if _, err := m.Step(Event{Kind: k}); !IsContract(err) {
+			t.Errorf("%v as a second answer of one kill-all gives %v", k, err)
+		}
+	}
+}
+
+// TestF13KillAllIsRepeated: killing that failed is asked for again, and init's
+// exit is held as long as it fails.
+func TestF13KillAllIsRepeated(t *testing.T) {
+	m := running(t)
+	must(t, m, Event{Kind: Exited})
+	for range 3 {
+		effects, err := m.Step(Event{Kind: KillAllFailed})
+		if err != nil || len(effects) != 1 || effects[0].Kind != KillAll {
+			t.Fatalf("a kill-all that failed gives %v, %v", effects, err)
+		}
+		if v, _ := m.View(Init); m.State() != Exiting || v.Status != StatusRunning {
+			t.Fatalf("init shows as %v in state %v", v.Status, m.State())
+		}
+	}
+	must(t, m, Event{Kind: KillAllDone}, Event{Kind: Looked})
+	if m.State() != Stopped {
+		t.Errorf("state %v after the killing", m.State())
 	}
 }
 
@@ -104,7 +126,7 @@ func TestNames(t *testing.T) {
 	for k := TopicCreate; k <= TopicDelete; k++ {
 		check("topic "+k.String(), "")
 	}
-	check(numKinds.String(), "event(23)")
+	check(numKinds.String(), "event(24)")
 	check(numStates.String(), "state(18)")
 	check(EffectKind(0).String(), "effect(0)")
 }

@@ -123,6 +123,47 @@ var mutations = []mutation{
 			m.settle()
 		})
 	}},
+	{"F13: a kill-all that failed is taken for done", "6 (W1, W18)", 1, func(r *rules) {
+		r.init[Exiting][KillAllFailed] = r.init[Exiting][KillAllDone]
+	}},
+	{"F13: a kill-all that failed is not repeated", "2", 0, func(r *rules) {
+		r.init[Exiting][KillAllFailed] = doUnless(notKillingAny, func(m *Machine, _ Event) { m.killing = notKilling })
+	}},
+	{"F13: a kill-all that failed is repeated in the table alone", "2", 0, func(r *rules) {
+		r.init[Exiting][KillAllFailed] = doUnless(notKillingAny, func(m *Machine, _ Event) { m.killing = killingOnce })
+	}},
+	{"F13: a kill-all that failed is given up once no exec is live", "6 (W1, W18)", 1, func(r *rules) {
+		r.init[Exiting][KillAllFailed] = doUnless(notKillingAny, func(m *Machine, ev Event) {
+			if m.live() > 0 {
+				failKillAll(m, ev)
+				return
+			}
+			m.killing = notKilling
+			m.settle()
+		})
+	}},
+	{"F13: the last look is taken while killing fails", "17", 1, func(r *rules) {
+		r.init[Exiting][KillAllFailed] = doUnless(notKillingAny, func(m *Machine, ev Event) {
+			failKillAll(m, ev)
+			m.looking = true
+			m.emit(LastLook, Init)
+		})
+	}},
+	{"F13: the start of an exec whose handler panicked is forgotten", "totality", 1, func(r *rules) {
+		r.exec[ExecStarting][StartFailed] = never
+	}},
+	{"F13: a start whose handler panicked leaves init startable", "10", 0, func(r *rules) {
+		r.init[Starting][StartFailed] = do(to(Waiting))
+	}},
+	{"F13: a delete whose handler panicked is never ended", "16 (W3)", 0, func(r *rules) {
+		r.init[Deleting][DeleteFailed] = nothing
+	}},
+	{"F13: an exec whose start failed keeps holding the exit of init back", "2", 1, func(r *rules) {
+		r.live[ExecBroken] = true
+	}},
+	{"F13: a pause whose handler panicked is never over", "totality", 0, func(r *rules) {
+		r.init[Pausing][PauseFailed] = nothing
+	}},
 	{"W18: a pause that comes late freezes what is killed", "6 (W1, W18)", 1, func(r *rules) {
 		r.init[Exiting][Paused] = nothing
 	}},

@@ -211,7 +211,7 @@ func (s *search) answered() {
 		} else {
 			c.execs[st.who].call = noCall
 		}
-	case KillAllDone:
+	case KillAllDone, KillAllFailed:
 		c.killAll = noTask
 	case Looked:
 		c.look = reported

@@ -132,13 +132,15 @@ func (g *graph) pathTo(at uint32) (string, world) {
 
 var opNames = [...]string{
 	opFork: "is forked", opDie: "dies", opReap: "is reaped", opFail: ": its runtime call fails, or is killed",
-	opKillInit: "is killed",
+	opKillInit: "is killed", opPanic: ": the handler that starts it panics",
 }
 
 func line(st step) string {
 	switch st.op {
 	case opKillAll:
 		return "    all that is left in the container is killed"
+	case opKillAllFails:
+		return "    the killing of all that is left fails"
 	case opSpawn:
 		return "    a process is left behind in the container"
 	case opVanish:

@@ -118,7 +118,7 @@ var refusals = []error{errNotCreated, errFinished, errNoExec, errExists, errNoIn
 
 // containerOnly is what never happens to an exec.
 var containerOnly = []Kind{CreateAsked, PauseAsked, ResumeAsked, UpdateAsked, CheckpointAsked, Created, CreateFailed,
-	Paused, PauseFailed, Resumed, ResumeFailed, KillAllDone, Looked, OutOfMemory}
+	Paused, PauseFailed, Resumed, ResumeFailed, KillAllDone, KillAllFailed, Looked, OutOfMemory}
 
 // perLine is how many columns fit.
 const perLine = 8

@@ -8,7 +8,8 @@ package lifecycle
 // In it: clients that ask anything at any moment, twice too; a runtime whose every
 // call succeeds, fails or hangs for as long as anything else happens, forks before
 // it fails, says that it has started what is dead and that it has not started what
-// runs; processes that die at any moment; their waiters, who reap them and tell
+// runs; handlers that panic and clients that go while a call of theirs is under way;
+// killing that fails as often as it likes; processes that die at any moment; their waiters, who reap them and tell
 // the machine later, in any order; both kinds of pid namespaces, with what the
 // kernel does when init dies in one of its own; processes left behind; forks into
 // a container whose init is dead; a cgroup that is frozen; the OOM killer.
@@ -90,6 +91,8 @@ const (
 	done
 	// the machine was told.
 	reported
+	// broken: it failed, or what carried it out panicked; not yet reported.
+	broken
 )
 
 // execWorld is one exec: the machine's image of it, the world's, and what the
@@ -150,9 +153,15 @@ const (
 	opFork
 	opDie
 	opReap
-	// opFail: a runtime call fails, or is killed at its deadline.
+	// opFail: a runtime call fails, or is killed at its deadline; or its handler
+	// panics, or its client has gone, so that what it began is undone.
 	opFail
+	// opPanic: the handler of a start of init panics. Whether init runs is not known
+	// then, and it is killed.
+	opPanic
 	// opKillAll and opKillInit: what the machine asked for is carried out.
+	// opKillAllFails: it is not, and what lives or is frozen stays so.
+	opKillAllFails
 	opKillAll
 	opKillInit
 	// opSpawn and opVanish: a process is left behind, and ends by itself.
@@ -180,6 +189,17 @@ type step struct {
 func (w *world) execAlive() bool {
 	for i := range w.execs {
 		if w.execs[i].proc == living {
+			return true
+		}
+	}
+	return false
+}
+
+// execStarting says whether a runtime call is at work in the container, of which
+// something may be left behind that the shim never hears of.
+func (w *world) execStarting() bool {
+	for i := range w.execs {
+		if c := w.execs[i].call; (c == inStart || c == failing) && (w.shared || w.proc == living) {
 			return true
 		}
 	}
@@ -273,6 +293,7 @@ func (w *world) initAnswers(out []step) []step {
 	case inStart: // whatever became of init meanwhile
 		tell(Started)
 		tell(StartFailed)
+		out = append(out, step{op: opPanic, who: theInit})
 	case inDelete:
 		tell(Deleted)
 		tell(DeleteFailed)
@@ -297,9 +318,12 @@ func (w *world) slowAnswers(out []step) []step {
 	}
 	switch w.killAll {
 	case begun:
-		out = append(out, step{op: opKillAll, who: theInit, must: true})
+		// It may fail again and again, but not for ever.
+		out = append(out, step{op: opKillAll, who: theInit, must: true}, step{op: opKillAllFails, who: theInit})
 	case done:
 		tell(KillAllDone)
+	case broken:
+		tell(KillAllFailed)
 	}
 	return append(out, step{op: opTell, kind: OutOfMemory, who: theInit})
 }
@@ -337,7 +361,7 @@ func (w *world) initKernel(out []step) []step {
 	case w.frozen:
 	case w.leftover:
 		out = append(out, step{op: opVanish, who: theInit})
-	case (w.ran && w.proc == living && w.call != failing) || w.execAlive():
+	case (w.ran && w.proc == living && w.call != failing) || w.execAlive() || w.execStarting():
 		out = append(out, step{op: opSpawn, who: theInit})
 	}
 	return out
@@ -403,6 +427,10 @@ func (w *world) happen(s step) {
 		}
 	case opFail:
 		*c = failing
+	case opPanic:
+		w.killInit = w.proc == living
+	case opKillAllFails:
+		w.killAll = broken
 	case opKillAll:
 		w.frozen = false
 		w.killRest()
