@@ -28,7 +28,7 @@ func (c *container) before() (f footprint) {
 }
 
 func (c *container) specGroup() (cgroup.Group, error) {
-	return c.service.cfg.Cgroups.FromSpec(c.cgroupsPath, c.id, c.options.SystemdCgroup)
+	return c.service.rooms.fromSpec(c.cgroupsPath, c.id, c.options.SystemdCgroup)
 }
 
 // clear ends and removes what a runtime that failed has left. Most clean up after
@@ -47,7 +47,7 @@ func (c *container) clear(ctx context.Context, f footprint) {
 	if dir := group.KillDir(); dir != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
 		defer cancel()
-		if err := c.service.cfg.Owner.KillAll(kill, dir); err != nil {
+		if err := c.service.rooms.killAll(kill, dir); err != nil {
 			c.log.Error("processes of a container that failed cannot be killed", "error", err)
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/failpoint"
-	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
@@ -31,7 +30,7 @@ type container struct {
 	service *Service
 	log     *slog.Logger
 	bundle  *bundle.Bundle
-	runtime *oci.Runtime
+	runtime ociRuntime
 	options createOptions
 	pidns   *children.PIDNamespace
 	init    *process
@@ -49,7 +48,7 @@ type container struct {
 	// group and oom are set before the rules are told of init: at Create, or when
 	// it is restored.
 	group cgroup.Group
-	oom   *cgroup.OOMWatch
+	oom   oomWatch
 }
 
 // process is init or an exec.
@@ -75,8 +74,8 @@ type process struct {
 
 	// child and io are set, under container.mu, before the rules are told of the
 	// process.
-	child *children.Child
-	io    atomic.Pointer[stdio.IO]
+	child child
+	io    streamSlot
 	// noStdin: CloseIO was asked for, maybe before there was anything to close.
 	noStdin atomic.Bool
 }
@@ -97,7 +96,7 @@ func newProcess(id lifecycle.Proc) *process {
 }
 
 // setIO makes io the process's stdio.
-func (p *process) setIO(io *stdio.IO) {
+func (p *process) setIO(io streams) {
 	p.io.Store(io)
 	if p.noStdin.Load() {
 		io.CloseStdin()
@@ -128,7 +127,7 @@ func (p *process) stdioExited() {
 
 // dropIO lets go of the stdio of a process that does not come to run.
 func (p *process) dropIO() {
-	if io := p.io.Swap(nil); io != nil {
+	if io := p.io.Take(); io != nil {
 		io.Close()
 	}
 }
@@ -298,7 +297,7 @@ func (c *container) killGroup(ctx context.Context) error {
 	if dir == "" {
 		return c.runtime.Kill(ctx, c.id, sigkill, true)
 	}
-	return c.service.cfg.Owner.KillAll(ctx, dir)
+	return c.service.rooms.killAll(ctx, dir)
 }
 
 // lastLook ends the watch for OOM kills.

@@ -10,24 +10,23 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/lifecycle"
 )
 
 // Pause freezes the container. FailedPrecondition unless it is running.
 func (s *Service) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
-	return s.turn(ctx, r.ID, turning{lifecycle.PauseAsked, lifecycle.Paused, lifecycle.PauseFailed, (*oci.Runtime).Pause})
+	return s.turn(ctx, r.ID, turning{lifecycle.PauseAsked, lifecycle.Paused, lifecycle.PauseFailed, ociRuntime.Pause})
 }
 
 // Resume thaws it. FailedPrecondition unless it is paused.
 func (s *Service) Resume(ctx context.Context, r *task.ResumeRequest) (*emptypb.Empty, error) {
-	return s.turn(ctx, r.ID, turning{lifecycle.ResumeAsked, lifecycle.Resumed, lifecycle.ResumeFailed, (*oci.Runtime).Resume})
+	return s.turn(ctx, r.ID, turning{lifecycle.ResumeAsked, lifecycle.Resumed, lifecycle.ResumeFailed, ociRuntime.Resume})
 }
 
 // turning is a pause or a resume.
 type turning struct {
 	asked, done, failed lifecycle.Kind
-	call                func(*oci.Runtime, context.Context, string) error
+	call                func(ociRuntime, context.Context, string) error
 }
 
 func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empty, error) {

@@ -117,9 +117,9 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 	if root == "" {
 		root = defaultRoot
 	}
-	c.runtime, err = oci.New(oci.Config{
+	c.runtime, err = c.service.rooms.newRuntime(oci.Config{
 		Binary: c.options.BinaryName, Root: filepath.Join(root, c.service.cfg.Namespace.String()),
-		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Owner: owner, Log: c.log,
+		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Log: c.log,
 		Deadlines: deadlines,
 	})
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 
 // create does the work of Create and undoes it if a step fails. It returns no
 // child if there is to be none before Start.
-func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *children.Child, err error) {
+func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ child, err error) {
 	// Whatever comes to be after this can be found by the delete command.
 	if err := c.bundle.WriteOptions(c.options); err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ *c
 			err = errors.Join(err, c.unmount())
 		}
 	}()
-	io, err := stdio.New(ctx, c.service.cfg.Owner, c.log, c.init.stdio)
+	io, err := c.service.rooms.newStreams(ctx, c.log, c.init.stdio)
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (c *container) unmount() error {
 }
 
 // attach begins to copy the process's stdio.
-func (c *container) attach(ctx context.Context, io *stdio.IO) error {
+func (c *container) attach(ctx context.Context, io streams) error {
 	ctx, cancel := context.WithTimeout(ctx, c.service.attachTime)
 	defer cancel()
 	return io.Attach(ctx)
@@ -188,7 +188,7 @@ func (c *container) attach(ctx context.Context, io *stdio.IO) error {
 
 // undoInit ends what a failed Create or restore has left: init, if there is one, and
 // what the runtime keeps of the container.
-func (c *container) undoInit(ctx context.Context, child *children.Child, mine footprint) {
+func (c *container) undoInit(ctx context.Context, child child, mine footprint) {
 	if child != nil {
 		select {
 		case <-c.end(child):
@@ -200,7 +200,7 @@ func (c *container) undoInit(ctx context.Context, child *children.Child, mine fo
 }
 
 // end kills a child, and says when it was reaped.
-func (c *container) end(child *children.Child) <-chan struct{} {
+func (c *container) end(child child) <-chan struct{} {
 	if err := child.Signal(sigkill); err != nil && !isGone(err) {
 		c.log.Error("a process cannot be killed", "pid", child.Pid(), "error", err)
 	}
@@ -217,7 +217,7 @@ func (c *container) end(child *children.Child) <-chan struct{} {
 // begin tells the rules that the container was made, and returns init's pid. The
 // watch for OOM kills begins first, so that none can be missed, and waits for the
 // lock, so that none is announced before the container is.
-func (c *container) begin(child *children.Child) (pid int) {
+func (c *container) begin(child child) (pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if child != nil {
@@ -232,7 +232,7 @@ func (c *container) begin(child *children.Child) (pid int) {
 // watchOOM finds the cgroup of a new init, which may be dead by now, and begins to
 // watch it for OOM kills.
 func (c *container) watchOOM(pid int) {
-	group, err := c.service.cfg.Cgroups.Locate(pid, c.cgroupsPath, c.id, c.options.SystemdCgroup)
+	group, err := c.service.rooms.locate(pid, c.cgroupsPath, c.id, c.options.SystemdCgroup)
 	if err != nil {
 		c.log.Warn("no cgroup: no stats, and no OOM kill will be reported", "error", err)
 		return
@@ -241,7 +241,7 @@ func (c *container) watchOOM(pid int) {
 	if err := c.group.EnableControllers(); err != nil {
 		c.log.Warn("controllers cannot be enabled below the container's cgroup", "error", err)
 	}
-	c.oom, err = c.group.WatchOOM(func() { c.report(lifecycle.Event{Kind: lifecycle.OutOfMemory}) })
+	c.oom, err = c.service.rooms.watchOOM(c.group, func() { c.report(lifecycle.Event{Kind: lifecycle.OutOfMemory}) })
 	if err != nil {
 		c.log.Warn("OOM kills of this container will not be reported as they happen", "error", err)
 	}

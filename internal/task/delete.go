@@ -102,7 +102,7 @@ func (c *container) dropExec(p *process) {
 // lets go of its stdio. A process that somebody in the background has inherited
 // the output from is not waited for longer.
 func (c *container) drain(ctx context.Context, p *process) {
-	io := p.io.Swap(nil)
+	io := p.io.Take()
 	if io == nil {
 		return
 	}

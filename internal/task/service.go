@@ -40,6 +40,7 @@ type Config struct {
 // called from any number of goroutines. Their errors are of containerd/errdefs.
 type Service struct {
 	cfg     Config
+	rooms   rooms
 	mounter *rootfs.Mounter
 	reserve *reserve
 	// attachTime is the bound of that name; tests of runtimes that come near it
@@ -62,7 +63,7 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 // New makes a service without containers.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, mounter: rootfs.New(cfg.Owner.Guard), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
+		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner.Guard), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
 		containers: make(map[string]*container),
 	}
 }

@@ -7,12 +7,10 @@ import (
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 
-	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/routine"
-	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -121,8 +119,8 @@ func (c *container) startExec(ctx context.Context, p *process) (*task.StartRespo
 
 // callExec makes the runtime call of an exec and attaches its stdio. With an error it
 // returns the process too, if there is one.
-func (c *container) callExec(ctx context.Context, p *process) (*children.Child, error) {
-	io, err := stdio.New(ctx, c.service.cfg.Owner, c.log, p.stdio)
+func (c *container) callExec(ctx context.Context, p *process) (child, error) {
+	io, err := c.service.rooms.newStreams(ctx, c.log, p.stdio)
 	if err != nil {
 		return nil, err
 	}
