@@ -190,10 +190,10 @@ func (a *act) logger(name, ready string) string {
 }
 
 func loggers(a *act, _ *fakeruntime.Control) {
-	for i, l := range []struct{ scheme, ready string }{ // containers a, b, not-ready, dead
-		{"binary", ""}, {"binary-v2", "echo >&5"}, {"binary-v2", ""}, {"binary", "exit 3"},
+	for i, l := range []struct{ scheme, ready string }{ // containers a, b, not-ready
+		{"binary", ""}, {"binary-v2", "echo >&5"}, {"binary-v2", ""},
 	} {
-		id := []string{"a", "b", "not-ready", "dead"}[i]
+		id := []string{"a", "b", "not-ready"}[i]
 		log := filepath.Join(a.cfg.Home.Dir, "log-"+id)
 		b := a.container(id, nil, "sh", "-c", "echo one; echo two >&2")
 		b.create.Stdout = l.scheme + "://" + a.logger("logger-"+id, l.ready) + "?file=" + log

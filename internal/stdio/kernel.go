@@ -29,7 +29,8 @@ type kernel interface {
 	write(fd int, p []byte) (int, error)
 	// splice moves bytes from one pipe to another without waiting.
 	splice(from, to, n int) (int, error)
-	// poll asks whether a pipe has bytes to read, and whether it has no writer.
+	// poll asks whether a pipe has bytes to read, and whether its other end is
+	// closed.
 	poll(fd int) (bytes, hungUp bool, err error)
 	// pipeSize is how many bytes a pipe holds, setPipeSize sets it.
 	pipeSize(fd int) (int, error)
@@ -71,7 +72,7 @@ func (host) splice(from, to, n int) (int, error) {
 func (host) poll(fd int) (bytes, hungUp bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	_, err = unix.Poll(fds, 0)
-	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLHUP != 0, err
+	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0, err
 }
 
 func (host) pipeSize(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) }

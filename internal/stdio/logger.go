@@ -9,6 +9,7 @@ package stdio
 // else, by absolute path, without a shell, and is logged.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -34,6 +36,7 @@ type logger struct {
 	process *children.Process
 	path    string
 	exited  chan struct{}
+	status  uint32 // of its exit, once exited is closed
 }
 
 // startLogger starts a logger that reads from stdout and stderr, and waits until
@@ -72,6 +75,7 @@ func startLogger(ctx context.Context, k kernel, owner *children.Owner, log *slog
 // reap waits for the logger, whenever it ends.
 func (l *logger) reap() {
 	exit, err := l.process.Wait(context.Background())
+	l.status = exit.Status
 	switch {
 	case err != nil:
 		l.log.Error("waiting for a logger", "path", l.path, "error", err)
@@ -98,6 +102,61 @@ func (l *logger) awaitReady(ctx context.Context, r *os.File, strict bool) error 
 		return fmt.Errorf("logger %q was not ready within %v: %w", l.path, readyWait, context.DeadlineExceeded)
 	}
 	return systemError("a logger's ready pipe", err)
+}
+
+// confirm refuses a logger that has died as soon as it was ready: a death closes
+// the ready pipe too. Our copies of the pipes' reading ends must be closed; out is
+// the writing end of its stdout. FailedPrecondition, DeadlineExceeded.
+func (l *logger) confirm(ctx context.Context, k kernel, out *os.File) error {
+	if !l.exiting() {
+		return nil
+	}
+	limit := time.NewTimer(readyWait)
+	defer limit.Stop()
+	select {
+	case <-l.exited:
+	case <-ctx.Done():
+		return fmt.Errorf("logger %q: %w", l.path, context.Cause(ctx))
+	case <-limit.C:
+		return nil // its first thread has ended and others go on
+	}
+	// A logger that goes into the background ends with 0 and leaves a reader.
+	if l.status == 0 && hasReader(k, out) {
+		return nil
+	}
+	return fmt.Errorf("logger %q has died before the container was made, with status %d: %w", l.path, l.status, errdefs.ErrFailedPrecondition)
+}
+
+// hasReader reports whether a reading end of a pipe is open somewhere.
+func hasReader(k kernel, pipe *os.File) bool {
+	closed := true
+	if raw, err := pipe.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, closed, err = k.poll(int(fd)) })
+		closed = closed || err != nil
+	}
+	return !closed
+}
+
+// exiting reports whether the logger has exited or is on its way: an exit closes
+// the files before the process can be waited for, and marks the process before it
+// closes the files (do_exit in kernel/exit.c).
+func (l *logger) exiting() bool {
+	const flagsField, pfExiting = 6, 0x4 // from state on, see proc_pid_stat(5)
+	select {
+	case <-l.exited:
+		return true
+	default:
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.process.Pid()))
+	if err != nil { // reaped before the open or before the read, or no /proc
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) <= flagsField {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(fields[flagsField]), 10, 32)
+	return err == nil && flags&pfExiting != 0
 }
 
 // stop lets the logger end, asks it to, and makes it end. Its pipes must have been

@@ -65,20 +65,86 @@ wait`)
 	}
 }
 
-// Row 43: a logger that dies at once. To the first kind that means ready, the
-// second kind must have said so.
+// Row 43: a logger that dies is ready by no means (see TestF07LoggerDeadAtOnce);
+// one that dies later costs the output, not the process.
 func TestRow43LoggerDies(t *testing.T) {
 	r := newRig(t)
-	logger := r.script("logger", "exit 3")
+	gate, open := r.gate("gate")
+	logger := r.script("logger", "exec 5>&-; read x <"+gate+"; exit 3")
 	r.open(Spec{Stdout: "binary://" + logger})
-	p := r.sh("sleep 0.1; echo out; echo $? >" + r.path("status"))
-	r.wait(p)
+	open()
+	<-r.logger.exited
+	r.run("trap '' PIPE; echo out; echo $? >" + r.path("status"))
 	r.Close()
-	if err := r.try(Spec{Stdout: "binary-v2://" + logger}); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("%v", err)
+	if s := r.content("status"); s == "0\n" {
+		t.Error("the process was not told that its output is lost")
 	}
 	if n := r.leftPipes(); n != 0 {
 		t.Errorf("%d pipes are left", n)
+	}
+}
+
+// F07: a logger that is dead at once is not ready, although its death closes the
+// ready pipe; nor is one that says that it is ready and dies.
+func TestF07LoggerDeadAtOnce(t *testing.T) {
+	for name, script := range map[string]string{
+		"fails": "exit 3", "ends": "exit 0", "is killed": "kill -9 $$", "dies when ready": "echo x >&5; exit 3",
+	} {
+		for _, scheme := range []string{"binary", "binary-v2"} {
+			for _, terminal := range []bool{false, true} {
+				tryDeadLogger(t, fmt.Sprintf("%s, %s, terminal %v", name, scheme, terminal), scheme, script, terminal)
+			}
+		}
+	}
+}
+
+func tryDeadLogger(t *testing.T, name, scheme, script string, terminal bool) {
+	t.Run(name, func(t *testing.T) {
+		r := newRig(t)
+		logger := r.script("logger", script)
+		err := r.try(Spec{Stdout: scheme + "://" + logger, Terminal: terminal})
+		// One that has said x may still be on its way to its death.
+		if err == nil && strings.Contains(script, ">&5") {
+			<-r.logger.exited
+			err = r.logger.confirm(t.Context(), host{}, r.loggerPipe())
+			r.Close()
+		}
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), logger) {
+			t.Errorf("%v", err)
+		}
+		if n := r.leftPipes(); n != 0 {
+			t.Errorf("%d pipes are left", n)
+		}
+	})
+}
+
+// loggerPipe is our end of the logger's first pipe.
+func (r *rig) loggerPipe() *os.File {
+	if len(r.sinks) > 0 {
+		return r.sinks[0].file
+	}
+	return r.given[1]
+}
+
+// F07: a logger that goes into the background leaves a reader behind and is alive.
+func TestF07LoggerInTheBackground(t *testing.T) {
+	r := newRig(t)
+	gate := r.fifo("gate")
+	logger := r.script("logger", `d=${0%/*}
+{ exec 5>&-; cat <&3 >$d/out; echo end >`+gate+`; } &
+exit 0`)
+	r.open(Spec{Stdout: "binary://" + logger})
+	r.run("echo out")
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	f, err := os.OpenFile(gate, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Read(make([]byte, 4)); err != nil || r.content("out") != "out\n" {
+		t.Errorf("%q, %v", r.content("out"), err)
 	}
 }
 

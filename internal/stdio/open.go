@@ -117,14 +117,23 @@ func (s *IO) openLogger(ctx context.Context, owner *children.Owner, p plan) erro
 		if err != nil {
 			return err
 		}
-		// Only the logger may hold the reading ends: when it dies, the process
-		// must get EPIPE and not a full pipe.
 		defer r.Close()
 		read[i], s.given[1+i] = r, w
 	}
-	var err error
-	s.logger, err = startLogger(ctx, s.k, owner, s.log, p, read[0], read[1])
-	return err
+	return s.runLogger(ctx, owner, p, read, s.given[1])
+}
+
+// runLogger starts the logger, which is to read from two pipes, and closes our
+// copies of them: only the logger may hold these, so that the process gets EPIPE
+// when it dies and not a full pipe. out is the other end of the first.
+func (s *IO) runLogger(ctx context.Context, owner *children.Owner, p plan, read [2]*os.File, out *os.File) (err error) {
+	if s.logger, err = startLogger(ctx, s.k, owner, s.log, p, read[0], read[1]); err != nil {
+		return err
+	}
+	for _, r := range read {
+		r.Close()
+	}
+	return s.logger.confirm(ctx, s.k, out)
 }
 
 // openTerminal listens for the terminal and opens what it will be copied to.
@@ -171,8 +180,7 @@ func (s *IO) terminalLogger(ctx context.Context, owner *children.Owner, p plan) 
 	}
 	defer er.Close()
 	defer ew.Close()
-	s.logger, err = startLogger(ctx, s.k, owner, s.log, p, r, er)
-	return dst, err
+	return dst, s.runLogger(ctx, owner, p, [2]*os.File{r, er}, w)
 }
 
 // side says which end of a pipe is ours.
