@@ -23,6 +23,7 @@
 //     a buffer only while bytes are in flight, no OS thread waiting.
 //   - The container holds pipes and never the FIFO itself: it could set flags on
 //     it, read what others write, or fill it in another process's name.
-//   - Paths come from a client. They are opened without following a link in the
-//     last element and without blocking, and are what fstat says they are.
+//   - Paths come from a client. They are opened without blocking, and are what
+//     fstat says they are. A link in the last element is followed for a log
+//     (file:// and a plain path of output) and not for a FIFO.
 package stdio

@@ -123,14 +123,14 @@ type output struct {
 	keep int
 }
 
-// openOutput opens where output goes: a FIFO, or a regular file that is appended
-// to and must exist unless the target is file://.
+// openOutput opens where output goes: a FIFO, or a regular file or character
+// device that is appended to and must exist unless the target is file://.
 func openOutput(k kernel, t target) (output, error) {
 	fd, format, err := openChecked(k, t)
 	if err != nil {
 		return output{}, err
 	}
-	if format == unix.S_IFREG {
+	if format != unix.S_IFIFO {
 		return output{file: os.NewFile(uintptr(fd), t.path), keep: -1}, nil
 	}
 	// Through /proc, so that it is the same FIFO whatever the path says by now.
@@ -142,13 +142,18 @@ func openOutput(k kernel, t target) (output, error) {
 	return output{file: os.NewFile(uintptr(wfd), t.path), keep: fd}, nil
 }
 
-// openChecked opens a target and makes sure of what it is.
+// openChecked opens a target and makes sure of what it is. A log may be named by a
+// link, as /dev/stderr and the current one of a rotated set are; a FIFO that was
+// asked for as such may not.
 func openChecked(k kernel, t target) (fd int, format uint32, err error) {
-	flags := unix.O_RDWR | unix.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY
-	if t.kind == kindFile {
-		fd, err = openOrMake(k, t.path, flags)
-	} else {
-		fd, err = k.open(t.path, flags, 0)
+	const flags = unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY
+	switch t.kind {
+	case kindFile:
+		fd, err = openOrMake(k, t.path, flags|unix.O_WRONLY, 0)
+	case kindFIFO:
+		fd, err = k.open(t.path, flags|unix.O_RDWR|unix.O_NOFOLLOW, 0)
+	default:
+		fd, err = k.open(t.path, flags|unix.O_RDWR, 0)
 	}
 	if err != nil {
 		return -1, 0, openError(t.path, err)
@@ -159,16 +164,18 @@ func openChecked(k kernel, t target) (fd int, format uint32, err error) {
 		return -1, 0, openError(t.path, err)
 	}
 	format = st.Mode & unix.S_IFMT
-	if format == unix.S_IFIFO && t.kind != kindFile || format == unix.S_IFREG && t.kind != kindFIFO {
+	switch {
+	case format == unix.S_IFIFO && t.kind != kindFile,
+		(format == unix.S_IFREG || format == unix.S_IFCHR) && t.kind != kindFIFO:
 		return fd, format, nil
 	}
 	unix.Close(fd)
-	return -1, 0, bad(t.path, "is neither a FIFO nor a regular file, or not what its scheme says")
+	return -1, 0, bad(t.path, "is neither a FIFO nor a regular file nor a character device, or not what its scheme says")
 }
 
 // openOrMake opens a log file, making it (0644) and its directories (0755) if
-// need be.
-func openOrMake(k kernel, path string, flags int) (int, error) {
+// need be, also where a link points. links is how many were followed.
+func openOrMake(k kernel, path string, flags, links int) (int, error) {
 	fd, err := k.open(path, flags, 0)
 	if err != unix.ENOENT {
 		return fd, err
@@ -177,7 +184,13 @@ func openOrMake(k kernel, path string, flags int) (int, error) {
 		return -1, err
 	}
 	fd, err = k.open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o644)
-	if err == unix.EEXIST { // somebody was faster
+	if err == unix.EEXIST { // another program was faster, or path is a link to nothing
+		if to, lerr := os.Readlink(path); lerr == nil && links < linksMax {
+			if !filepath.IsAbs(to) {
+				to = filepath.Join(filepath.Dir(path), to)
+			}
+			return openOrMake(k, to, flags, links+1)
+		}
 		return k.open(path, flags, 0)
 	}
 	if err != nil {

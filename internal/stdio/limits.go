@@ -26,6 +26,10 @@ const (
 	// SIGKILL. Clients count on ten seconds and a little.
 	loggerTerm = 12 * time.Second
 
+	// linksMax is how many links to a log file that is to be made are followed: as
+	// many as the kernel follows (path_resolution(7)).
+	linksMax = 40
+
 	// bufferSize is what is read at once where bytes go through our memory. Half
 	// a pipe: the writer can fill one half while we write the other.
 	bufferSize = 32 << 10

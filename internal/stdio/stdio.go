@@ -23,8 +23,8 @@ import (
 // Spec is what a client asks for one process.
 type Spec struct {
 	// Stdin is empty or a FIFO. Stdout and Stderr are empty (discarded), an
-	// absolute path of a FIFO or of an existing regular file, or a URI: fifo,
-	// file, binary or binary-v2. A logger takes both outputs; it is named by
+	// absolute path of a FIFO or of an existing regular file or character device,
+	// or a URI: fifo, file, binary or binary-v2. A logger takes both outputs; it is named by
 	// Stdout.
 	Stdin, Stdout, Stderr string
 	// Terminal: the process has a terminal; Stderr is ignored.

@@ -101,6 +101,10 @@ func TestRow40WhatIsNotAStream(t *testing.T) {
 	if err := os.Symlink(fifo, link); err != nil {
 		t.Fatal(err)
 	}
+	loop := r.path("loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
 	sock := r.path("sock")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -112,13 +116,13 @@ func TestRow40WhatIsNotAStream(t *testing.T) {
 	}
 	before := held(t, "")
 	for _, spec := range []Spec{
-		{Stdout: r.path("missing")}, {Stdout: r.dir}, {Stdout: "/dev/zero"}, {Stdout: "/dev/null"},
-		{Stdout: sock}, {Stdout: link}, {Stdout: "fifo://" + file}, {Stdout: "file://" + fifo},
+		{Stdout: r.path("missing")}, {Stdout: r.dir}, {Stdout: "file://" + r.dir}, {Stdout: "file://" + sock},
+		{Stdout: sock}, {Stdout: "fifo://" + link}, {Stdout: "fifo:///dev/null"}, {Stdout: "fifo://" + file}, {Stdout: "file://" + fifo},
 		{Stdout: "relative"}, {Stdout: "ftp://x/y"}, {Stdout: "file://host" + file}, {Stdout: "fifo:" + fifo[1:]},
-		{Stderr: link}, {Stderr: r.dir}, {Stderr: "binary:///bin/true"}, {Stdout: "a\x00b"},
+		{Stderr: "fifo://" + link}, {Stderr: r.dir}, {Stdout: "file://" + link}, {Stdout: "file://" + loop}, {Stderr: "binary:///bin/true"}, {Stdout: "a\x00b"},
 		{Stdin: r.path("missing")}, {Stdin: r.dir}, {Stdin: file}, {Stdin: link}, {Stdin: sock}, {Stdin: "file://" + file},
 		{Stdin: "/dev/zero"}, {Stdin: "binary:///bin/true"},
-		{Stdin: fifo, Stdout: fifo, Stderr: link},
+		{Stdin: fifo, Stdout: fifo, Stderr: "fifo://" + link},
 		{Terminal: true, Stdout: file}, {Terminal: true, Stdout: "file://" + file}, {Terminal: true, Stdin: file},
 		{Terminal: true, Stdout: r.path("missing")},
 		{Stdout: fifo, UID: -1}, {Stdout: fifo, GID: 1 << 32},

@@ -16,7 +16,7 @@ type kind int
 
 const (
 	kindNone     kind = iota // /dev/null
-	kindPath                 // a FIFO or, for output, a regular file: fstat decides
+	kindPath                 // a FIFO or, for output, a file or device: fstat decides
 	kindFIFO                 // fifo://
 	kindFile                 // file://: made if it is not there
 	kindLogger               // binary://
