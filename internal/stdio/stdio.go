@@ -48,10 +48,11 @@ type IO struct {
 	given   [3]*os.File // what the process gets as 0, 1 and 2; nil once closed
 	socket  *consoleSocket
 	console *os.File
-	outputs []*pump    // not started before Attach
-	input   *pump      // nil without stdin
-	hold    *os.File   // keeps stdin's FIFO from ending
-	held    []*os.File // our ends, closed by Close whatever becomes of the pumps
+	size    *unix.Winsize // what Resize was asked for before there was a console
+	outputs []*pump       // not started before Attach
+	input   *pump         // nil without stdin
+	hold    *os.File      // keeps stdin's FIFO from ending
+	held    []*os.File    // our ends, closed by Close whatever becomes of the pumps
 	sinks   []*sink
 
 	attached bool
@@ -166,6 +167,11 @@ func (s *IO) connect(console *os.File) error {
 	s.socket.close()
 	s.socket = nil
 	s.outputs[0].src = console
+	if s.size != nil {
+		if err := s.resize(*s.size); err != nil {
+			s.log.Warn("the terminal has not got its size", "error", err)
+		}
+	}
 	if s.input != nil {
 		raw, err := console.SyscallConn()
 		if err != nil {
@@ -217,14 +223,20 @@ func (s *IO) CloseStdin() {
 	s.hold = nil
 }
 
-// Resize sets the size of the terminal, in characters. Without a terminal, or
-// when it is gone, it does nothing.
+// Resize sets the size of the terminal, in characters. Before Attach it is
+// remembered; without a terminal, or when it is gone, it does nothing.
 func (s *IO) Resize(width, height uint16) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	size := unix.Winsize{Col: width, Row: height}
 	if s.console == nil {
+		s.size = &size
 		return nil
 	}
+	return s.resize(size)
+}
+
+func (s *IO) resize(size unix.Winsize) error {
 	raw, err := s.console.SyscallConn()
 	if err != nil {
 		return systemError("the console", err)
@@ -232,7 +244,7 @@ func (s *IO) Resize(width, height uint16) error {
 	var ierr error
 	// Control fails only if the file is closed: the process has let go of it.
 	_ = raw.Control(func(fd uintptr) {
-		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height})
+		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &size)
 	})
 	if ierr != nil {
 		return systemError("resizing the console", ierr)

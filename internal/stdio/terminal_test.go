@@ -103,6 +103,26 @@ func TestTerminalCopies(t *testing.T) {
 	}
 }
 
+// F09: a size that is asked for before there is a terminal is its size.
+func TestF09ResizeBeforeAttach(t *testing.T) {
+	r := newRig(t)
+	out := r.fifo("out")
+	r.open(Spec{Stdout: out, Terminal: true})
+	got := collect(r.reader(out))
+	gate, open := r.gate("gate")
+	for _, width := range []uint16{1, 81} {
+		if err := r.Resize(width, 25); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := r.terminal("read x <" + gate + "; stty size")
+	if err := r.Attach(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	r.exits(p, 0, got, "25 81\r\n")
+}
+
 // The end of stdin hangs the terminal up, as clients expect.
 func TestTerminalEndOfStdin(t *testing.T) {
 	r := newRig(t)

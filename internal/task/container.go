@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
@@ -78,6 +79,9 @@ type process struct {
 	io    streamSlot
 	// noStdin: CloseIO was asked for, maybe before there was anything to close.
 	noStdin atomic.Bool
+	// size is the last size that ResizePty has asked for, maybe before there was a
+	// terminal.
+	size atomic.Pointer[specs.Box]
 }
 
 // checkpoint says where a dump lies; image is empty for a container that begins
@@ -100,6 +104,9 @@ func (p *process) setIO(io streams) {
 	p.io.Store(io)
 	if p.noStdin.Load() {
 		io.CloseStdin()
+	}
+	if size := p.size.Load(); size != nil {
+		_ = resize(io, size) // a terminal that is not there yet refuses nothing
 	}
 }
 

@@ -127,7 +127,7 @@ func (c *container) callExec(ctx context.Context, p *process) (child, error) {
 	p.setIO(io)
 	failpoint.Point("exec: stdio open")
 	child, err := c.runtime.Exec(ctx, c.id, oci.ExecCall{
-		PidFile: c.bundle.PIDPath(p.execID), Namespace: c.pidns, IO: io, Process: p.spec,
+		PidFile: c.bundle.PIDPath(p.execID), Namespace: c.pidns, IO: io, Process: sized(p.spec, p.size.Load()),
 	})
 	p.spec = nil
 	if err == nil {
