@@ -16,10 +16,12 @@ const (
 	defaultSocketDir = "/run/containerd/s"
 	// maxSocketPath is sizeof(sun_path) without the final NUL, see unix(7).
 	maxSocketPath = 107
-	// lockTimeout bounds the wait for other starts, each of which holds the lock for
-	// some 100 microseconds.
+	// lockFile is the file in the sockets' directory whose bytes are their locks.
+	lockFile = ".lark.lock"
+	// lockTimeout bounds the wait for other starts of the same socket, each of which
+	// holds its lock for some 100 microseconds.
 	lockTimeout = 5 * time.Second
-	// lockPoll is the pause between two tries for the lock. flock(2) has no timeout,
+	// lockPoll is the pause between two tries for the lock. fcntl(2) has no timeout,
 	// and a thread that waits in it cannot be called back.
 	lockPoll = time.Millisecond
 	// backlog holds the connections made before the server accepts; one is usual.

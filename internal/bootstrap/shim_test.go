@@ -233,7 +233,7 @@ func (r *running) ended() {
 		return // already
 	}
 	defer unix.Close(fd)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); n != 1 {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 60_000); n != 1 {
 		r.t.Fatalf("the shim is still there (%v)", err)
 	}
 }
@@ -261,7 +261,7 @@ func (r *running) alive() bool {
 func readUntil(t testing.TB, f *os.File, want string) string {
 	t.Helper()
 	var got strings.Builder
-	if err := f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := f.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 64<<10)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -28,8 +27,9 @@ func socketPath(dir, grpcAddress string, ns bundle.Namespace, group string) (str
 
 // socketDir is a directory of sockets, verified and held open.
 type socketDir struct {
-	path string
-	f    *os.File
+	path  string
+	f     *os.File
+	locks *os.File // lockFile in it; nil until lock is called
 }
 
 // openSocketDir makes the directory if it is missing and verifies it: a real
@@ -86,26 +86,12 @@ func (d *socketDir) verify() error {
 	return nil
 }
 
-func (d *socketDir) close() { d.f.Close() }
-
-// lock keeps other starts out, which would take a socket that is bound but does not
-// yet listen for a dead one. close gives it back, and so does the kernel when the
-// process is killed. It is a flock on the directory itself, so that no file stays.
-func (d *socketDir) lock(timeout time.Duration) error {
-	for deadline := time.Now().Add(timeout); ; time.Sleep(lockPoll) {
-		err := errno.Retry(func() error { return unix.Flock(int(d.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return fmt.Errorf("lock %s: %w", d.path, err)
-		case time.Now().After(deadline):
-			return fmt.Errorf("lock %s: held for %v by another start: %w", d.path, timeout, errdefs.ErrUnavailable)
-		}
+func (d *socketDir) close() {
+	d.f.Close()
+	if d.locks != nil {
+		d.locks.Close()
 	}
 }
-
-func (d *socketDir) unlock() { _ = unix.Flock(int(d.f.Fd()), unix.LOCK_UN) }
 
 // acquire gets the socket at path, which is in d and for which the caller holds the
 // lock: a new one that listens, or nil if some process of ours answers there
@@ -205,7 +191,7 @@ func removeSocket(path string, was identity) error {
 		return err
 	}
 	defer dir.close()
-	if err := dir.lock(lockTimeout); err != nil {
+	if err := dir.lock(path, lockTimeout); err != nil {
 		return err
 	}
 	now, err := identityOf(path)
@@ -230,7 +216,7 @@ func removeStale(path string) error {
 		return err
 	}
 	defer dir.close()
-	if err := dir.lock(lockTimeout); err != nil {
+	if err := dir.lock(path, lockTimeout); err != nil {
 		return err
 	}
 	if alive, err := answers(path); err != nil || alive {

@@ -91,9 +91,10 @@ func TestSocketIsPrivateFromBirth(t *testing.T) {
 }
 
 func TestLockIsBounded(t *testing.T) {
-	path := t.TempDir()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
 	open := func() *socketDir {
-		d, err := openSocketDir(path)
+		d, err := openSocketDir(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,15 +102,49 @@ func TestLockIsBounded(t *testing.T) {
 		return d
 	}
 	first, second := open(), open()
-	if err := first.lock(time.Second); err != nil {
+	if err := first.lock(path, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.lock(10 * time.Millisecond); !errdefs.IsUnavailable(err) {
+	if err := second.lock(path, 10*time.Millisecond); !errdefs.IsUnavailable(err) {
 		t.Errorf("a second lock: %v", err)
 	}
-	first.unlock()
-	if err := second.lock(time.Second); err != nil {
+	first.unlock(path)
+	if err := second.lock(path, time.Minute); err != nil {
 		t.Errorf("after the first: %v", err)
+	}
+	// A file that was removed is made again, and what is locked is what others find.
+	if err := os.Remove(filepath.Join(dir, lockFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.lock(path, time.Minute); err != nil {
+		t.Errorf("after the file was removed: %v", err)
+	}
+	if err := open().lock(path, 10*time.Millisecond); !errdefs.IsUnavailable(err) {
+		t.Errorf("a second lock of the new file: %v", err)
+	}
+}
+
+// F22: a helper that is stopped while it holds its lock delays no start and no end of
+// another pod's shim.
+func TestF22StoppedHelperDelaysNoOther(t *testing.T) {
+	d := newDaemon(t)
+	stopped := d.container("c1")
+	dir, err := openSocketDir(d.sockets())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.close()
+	path := strings.TrimPrefix(stopped.address(d.sockets(), "c1"), "unix://")
+	if err := dir.lock(path, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	shim := d.container("c2").serving() // a start
+	shim.shutdown()                     // an end
+	if _, err := os.Lstat(shim.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other's socket is left: %v", err)
+	}
+	if out, err := stopped.run(stopped.params(), "start"); err == nil || !strings.Contains(out, "another start") {
+		t.Errorf("start of the same: %v: %s", err, out)
 	}
 }
 

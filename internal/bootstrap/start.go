@@ -163,7 +163,7 @@ func (s *starter) acquire(dirPath, path string) (*os.File, error) {
 		return nil, err
 	}
 	defer dir.close()
-	if err := dir.lock(lockTimeout); err != nil {
+	if err := dir.lock(path, lockTimeout); err != nil {
 		return nil, err
 	}
 	return dir.acquire(path)
