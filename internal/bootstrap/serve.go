@@ -28,6 +28,7 @@ import (
 func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	unix.Umask(runtimeUmask)
 	debug.SetGCPercent(gcPercent)
+	nameThreads(filepath.Base(os.Args[0]))
 	makeThreads(threads)
 	if os.Getenv("GOMEMLIMIT") == "" { // else somebody knows better
 		debug.SetMemoryLimit(memoryLimit)

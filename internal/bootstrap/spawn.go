@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -48,12 +49,6 @@ func (s *starter) spawn(socket *os.File, path string) (undo func() error, err er
 // that a signal to ours does not reach it, with nothing of ours but the socket. It does
 // without os.StartProcess, whose first use forks once more, to see whether pidfds work.
 func (s *starter) fork(socket *os.File) (pid int, err error) {
-	// The file that runs, whatever name containerd found it by and whatever the
-	// working directory is.
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -67,7 +62,7 @@ func (s *starter) fork(socket *os.File) (pid int, err error) {
 			return 0, fmt.Errorf("core scheduling: %w", err)
 		}
 	}
-	pid, err = syscall.ForkExec(self, s.args(), &syscall.ProcAttr{
+	pid, err = syscall.ForkExec(ownProgram, s.args(), &syscall.ProcAttr{
 		Dir: s.bundle.Path(),
 		Env: s.env(),
 		// Not our outputs: containerd waits until all who hold them have gone.
@@ -76,9 +71,23 @@ func (s *starter) fork(socket *os.File) (pid int, err error) {
 	})
 	runtime.KeepAlive(socket)
 	if err != nil {
-		return 0, &os.PathError{Op: "fork/exec", Path: self, Err: err}
+		return 0, &os.PathError{Op: "fork/exec", Path: ownProgram, Err: err}
 	}
 	return pid, nil
+}
+
+// ownProgram is the file that runs, whatever name containerd found it by. That name
+// may be another program's by now: during an upgrade it would be run with arguments
+// of ours.
+const ownProgram = "/proc/self/exe"
+
+// nameThreads gives the process and its threads the name that ps and pgrep would show
+// if it had been executed by its path, see proc_pid_comm(5). It is for show only.
+func nameThreads(name string) {
+	threads, _ := filepath.Glob("/proc/self/task/[0-9]*/comm")
+	for _, comm := range threads {
+		_ = os.WriteFile(comm, []byte(name), 0)
+	}
 }
 
 func (s *starter) args() []string {
