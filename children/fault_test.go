@@ -78,11 +78,11 @@ func (f *faulty) killGroup(pgid int, sig unix.Signal) error {
 	return f.system.killGroup(pgid, sig)
 }
 
-func (f *faulty) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
+func (f *faulty) fork(path string, argv []string, attr *syscall.ProcAttr, fl *flight) (int, error) {
 	if err := f.fails("fork"); err != nil {
 		return 0, err
 	}
-	return f.system.fork(path, argv, attr)
+	return f.system.fork(path, argv, attr, fl)
 }
 
 func (f *faulty) readFile(path string, buf []byte) (int, error) {

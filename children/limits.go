@@ -16,6 +16,9 @@ const (
 	// could not use the poller, because epoll was out of memory). An exit must not be lost because the machine is full.
 	retryPause = 20 * time.Millisecond
 
+	// cloneWait is the time between two looks at a fork that is to be ended and has made no process yet.
+	cloneWait = time.Millisecond
+
 	// settlePause is how long KillTree lets a fork that was under way when SIGSTOP arrived come to its end before it
 	// lists the tree again. A fork takes tens to hundreds of microseconds.
 	settlePause = time.Millisecond

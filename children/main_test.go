@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // play runs the part and exits.
 func play(role string) {
-	parts := map[string]func(){"spawn": playRuntime, "crowd": playCrowd, "tracer": playTracer, "reuse": playReuse}
+	parts := map[string]func(){"spawn": playRuntime, "crowd": playCrowd, "tracer": playTracer, "reuse": playReuse, "held": playHeld, "limit": playLimit}
 	os.Unsetenv(roleEnv)
 	parts[role]()
 	os.Exit(0)

@@ -1,6 +1,7 @@
 package children
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,9 @@ type Owner struct {
 	null *os.File // /dev/null, for the streams that a process is not given
 	// starts are under way: they use null. One begins under mu and before closed only.
 	starts sync.WaitGroup
+	// life ends with Close, and with it every fork whose program does not run yet.
+	life    context.Context
+	endLife context.CancelFunc
 
 	// armed has a value in it when the sweep has something to look for: SIGCHLD came, or a window closed for which a
 	// zombie waited. It holds one, so that to arm twice is to arm once.
@@ -99,6 +103,7 @@ func openOwner(log *slog.Logger, sys system) (*Owner, error) {
 		known: map[int]*held{}, windows: map[*Window]struct{}{}, inUse: map[uint64]int{},
 		zombies: map[int]zombie{}, doomed: map[int]*condemned{},
 	}
+	o.life, o.endLife = context.WithCancel(context.Background())
 	if err := o.probe(); err != nil {
 		return nil, err
 	}
@@ -192,7 +197,7 @@ func (o *Owner) becomeSubreaper() error {
 }
 
 // Close ends the sweep and gives every descriptor back. Waits that are still under way end with ErrClosed. No process is
-// killed. What was a subreaper before stays one. After it NewOwner may be called again. Idempotent.
+// killed whose program runs. What was a subreaper before stays one. After it NewOwner may be called again. Idempotent.
 func (o *Owner) Close() error {
 	o.closing.Do(func() {
 		signal.Stop(o.armed)
@@ -201,6 +206,7 @@ func (o *Owner) Close() error {
 		o.mu.Lock()
 		o.closed = true
 		o.mu.Unlock()
+		o.endLife()
 		o.starts.Wait() // they enter what they have forked, and are the last
 		o.mu.Lock()
 		left := make([]*held, 0, len(o.known))

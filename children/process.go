@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -25,9 +26,19 @@ type Process struct{ held *held }
 // Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class ResourceExhausted where
 // the machine is full; InvalidArgument for a stream that is no file; or ErrClosed.
 //
+// Start returns when the program runs. What that takes is up to the kernel (an execve may wait for a scanner, or for a
+// file system); the other goroutines go on meanwhile. [Owner.StartContext] bounds it.
+//
 // No thread waits for the process: it is waited for by pidfd, in the poller. os/exec itself is not used: its second
 // pidfd, its second waitid and its sorting of the environment cost as much CPU as a quarter of the fork.
 func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
+	return o.StartContext(context.Background(), cmd)
+}
+
+// StartContext is Start, but kills the process if ctx ends, or the Owner is closed, before the program runs. It is
+// returned all the same, since it may have run in the last moment, and must be waited for. Once the program runs, ctx
+// has no effect.
+func (o *Owner) StartContext(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	if !o.enterStart() {
 		return nil, ErrClosed
 	}
@@ -47,12 +58,34 @@ func (o *Owner) Start(cmd *exec.Cmd) (*Process, error) {
 	defer w.Close()
 	fd := -1
 	attr.Sys = forkAttr(cmd.SysProcAttr, &fd)
-	pid, err := o.sys.fork(cmd.Path, argv(cmd), &attr)
+	f := newFlight()
+	stop := o.endWith(ctx, f)
+	pid, err := o.sys.fork(cmd.Path, argv(cmd), &attr, f)
+	stop()
 	runtime.KeepAlive(cmd) // its files were numbers meanwhile
 	if err != nil {
 		return nil, classedStart(cmd.Path, &os.PathError{Op: "fork/exec", Path: cmd.Path, Err: err})
 	}
 	return o.adopt(pid, fd, w.ticks), nil
+}
+
+// endWith kills what is being forked if ctx ends, or the Owner is closed, before stop is called.
+func (o *Owner) endWith(ctx context.Context, f *flight) (stop func()) {
+	end := func() {
+		for !f.kill(o.sys) {
+			time.Sleep(cloneWait)
+		}
+	}
+	stops := []func() bool{afterContext(o.life, o.log, "end of a start", end)}
+	if ctx.Done() != nil {
+		stops = append(stops, afterContext(ctx, o.log, "end of a start", end))
+	}
+	return func() {
+		f.land()
+		for _, stop := range stops {
+			stop()
+		}
+	}
 }
 
 // enterStart enters a start, for which Close then waits; false if the Owner is closed.

@@ -26,8 +26,9 @@ type system interface {
 	waitid(idType, id int, peek bool) (x exited, ok bool, err error)
 	// killGroup sends a signal to a whole process group.
 	killGroup(pgid int, sig unix.Signal) error
-	// fork forks and executes.
-	fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error)
+	// fork forks and executes, and returns when the child has done so. The
+	// flight can be ended meanwhile.
+	fork(path string, argv []string, attr *syscall.ProcAttr, f *flight) (pid int, err error)
 	// readFile reads a file into buf, from its beginning; n == len(buf) means that there may be more.
 	readFile(path string, buf []byte) (n int, err error)
 	// subDirs gives the names of the directories in a directory.
@@ -122,9 +123,8 @@ func (kernel) killGroup(pgid int, sig unix.Signal) error {
 	return unix.Kill(-pgid, sig)
 }
 
-func (kernel) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
-	pid, _, err := syscall.StartProcess(path, argv, attr)
-	return pid, err
+func (kernel) fork(path string, argv []string, attr *syscall.ProcAttr, f *flight) (int, error) {
+	return forkExec(path, argv, attr, f)
 }
 
 func (kernel) readFile(path string, buf []byte) (int, error) {
