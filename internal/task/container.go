@@ -50,6 +50,8 @@ type container struct {
 	// it is restored.
 	group cgroup.Group
 	oom   oomWatch
+	// killings counts the kill-alls since one succeeded.
+	killings int
 }
 
 // process is init or an exec.
@@ -133,10 +135,11 @@ func (p *process) stdioExited() {
 }
 
 // dropIO lets go of the stdio of a process that does not come to run.
-func (p *process) dropIO() {
+func (p *process) dropIO(context.Context) error {
 	if io := p.io.Take(); io != nil {
 		io.Close()
 	}
+	return nil
 }
 
 // find returns the process, which clients are not told of unless the rules say so.
@@ -205,13 +208,15 @@ func (c *container) stepLocked(ev lifecycle.Event) (again bool, err error) {
 			again = true
 			continue
 		}
-		c.perform(e)
+		// One that panics must not keep the next from being carried out: the rules count
+		// on all of them.
+		routine.Guard(c.log, "effect", func() { c.perform(e) })
 	}
 	return again, nil
 }
 
-// report steps an outcome or an observation, which the rules do not refuse.
-func (c *container) report(ev lifecycle.Event) { _, _ = c.step(ev) }
+// struck steps the rules with an OOM kill, which they do not refuse.
+func (c *container) struck() { _, _ = c.step(lifecycle.Event{Kind: lifecycle.OutOfMemory}) }
 
 // perform carries out one effect under c.mu: it begins the slow ones and waits for
 // nothing.
@@ -220,14 +225,18 @@ func (c *container) perform(e lifecycle.Effect) {
 	case lifecycle.Announce:
 		c.announce(e)
 	case lifecycle.Watch:
-		p := c.proc(e.Proc)
-		routine.Go(c.log, "watch", func() { c.watch(p) })
+		p, o := c.proc(e.Proc), c.owe(e.Proc, watching)
+		o.onFailure(func(ctx context.Context) error { return c.lostExit(ctx, p, o) })
+		routine.Go(c.log, "watch", func() { c.watch(p, o) }, o)
 	case lifecycle.Release:
 		c.release(c.proc(e.Proc))
 	case lifecycle.KillAll:
-		routine.Go(c.log, "kill-all", c.killAll)
+		o, failed := c.owe(initProc, killing), c.killings
+		c.killings++
+		routine.Go(c.log, "kill-all", func() { c.killAll(o, failed) }, o)
 	case lifecycle.LastLook:
-		routine.Go(c.log, "last look", c.lastLook)
+		o := c.owe(initProc, looking)
+		routine.Go(c.log, "last look", func() { c.lastLook(o) }, o)
 	case lifecycle.KillInit:
 		c.killInit()
 	case lifecycle.Forget:
@@ -235,12 +244,43 @@ func (c *container) perform(e lifecycle.Effect) {
 	}
 }
 
-// watch waits for the process's exit. Its end is init's or the exec's only event
-// of that kind.
-func (c *container) watch(p *process) {
-	exit, err := p.child.Wait(context.Background())
+// watch waits for the process's exit and reports it, the only one of that process.
+func (c *container) watch(p *process, o *obligation) {
+	exit, ok := c.awaitExit(context.Background(), p)
+	if !ok {
+		o.drop()
+		return
+	}
+	failpoint.Point("exit: reaped")
+	if p == c.init {
+		c.keepExit(exit)
+		failpoint.Point("exit: recorded")
+	}
+	p.stdioExited()
+	o.resolve(func(ev *lifecycle.Event) { ev.Exit = exit })
+}
+
+// lostExit makes up for a watch that panicked, which may have been before the
+// process died: it waits and does the rest once more.
+func (c *container) lostExit(ctx context.Context, p *process, o *obligation) error {
+	exit, ok := c.awaitExit(ctx, p)
+	if !ok {
+		o.drop()
+	}
+	o.failure.Exit = exit
+	if p == c.init {
+		c.keepExit(exit)
+	}
+	p.stdioExited()
+	return nil
+}
+
+// awaitExit waits for the process's exit. It is false if the shim ends and the
+// process lives on.
+func (c *container) awaitExit(ctx context.Context, p *process) (lifecycle.Exit, bool) {
+	exit, err := p.child.Wait(ctx)
 	if errors.Is(err, children.ErrClosed) {
-		return // the shim ends and the process lives on: there is no exit to be told
+		return lifecycle.Exit{}, false
 	}
 	if err != nil {
 		// Nobody but the owner of the children reaps, so that this is a fault of
@@ -249,18 +289,12 @@ func (c *container) watch(p *process) {
 		exit = children.Exit{Status: unknownStatus, At: now()}
 	}
 	exit.At = c.notBefore(p, exit.At)
-	failpoint.Point("exit: reaped")
-	if p == c.init {
-		c.keepExit(exit)
-		failpoint.Point("exit: recorded")
-	}
-	p.stdioExited()
-	c.report(lifecycle.Event{Kind: lifecycle.Exited, Proc: p.id, Exit: lifecycle.Exit(exit)})
+	return lifecycle.Exit(exit), true
 }
 
 // keepExit leaves init's exit in the bundle for the delete command, before it is
 // announced. A full disk costs that record and nothing else.
-func (c *container) keepExit(exit children.Exit) {
+func (c *container) keepExit(exit lifecycle.Exit) {
 	err := c.service.reserve.during(func() error {
 		return c.bundle.WriteInitExit(bundle.InitExit{PID: c.init.child.Pid(), Status: exit.Status, At: exit.At})
 	})
@@ -288,14 +322,24 @@ func (c *container) killInit() {
 	}
 }
 
-// killAll kills what a dead init left behind.
-func (c *container) killAll() {
+// killAll kills what a dead init left behind. If that fails the rules ask for it
+// again, for as long as a process may live; failed is how often it did.
+func (c *container) killAll(o *obligation, failed int) {
+	if failed > 0 {
+		time.Sleep(min(killAllPause<<min(failed-1, 16), killAllPauseMax))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), killAllTime)
 	defer cancel()
-	if err := c.service.reserve.during(func() error { return c.killGroup(ctx) }); err != nil {
-		c.log.Error("processes of a container whose init is dead cannot be killed", "error", err)
+	err := c.service.reserve.during(func() error { return c.killGroup(ctx) })
+	failpoint.Step("kill-all: carried out")
+	switch {
+	case errors.Is(err, children.ErrClosed):
+		o.drop() // the shim ends
+	case err != nil && !errdefs.IsNotFound(err):
+		c.log.Error("processes of a container whose init is dead cannot be killed; it is tried again", "failures", failed+1, "error", err)
+	default:
+		o.resolve(func(*lifecycle.Event) { c.killings = 0 })
 	}
-	c.report(lifecycle.Event{Kind: lifecycle.KillAllDone})
 }
 
 // killGroup kills every process in the container's cgroup.
@@ -308,10 +352,10 @@ func (c *container) killGroup(ctx context.Context) error {
 }
 
 // lastLook ends the watch for OOM kills.
-func (c *container) lastLook() {
+func (c *container) lastLook(o *obligation) {
 	oom := c.oom != nil && c.oom.Last()
 	failpoint.Point("exit: looked")
-	c.report(lifecycle.Event{Kind: lifecycle.Looked, OOM: oom})
+	o.resolve(func(ev *lifecycle.Event) { ev.OOM = oom })
 	failpoint.Point("exit: announced")
 }
 
@@ -323,6 +367,7 @@ func (c *container) forget() {
 		abandon(p, gone)
 	}
 	c.service.dismiss(c)
+	c.bundle.Close()
 }
 
 // abandon releases the waiters of a process whose exit will not come.

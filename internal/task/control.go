@@ -10,23 +10,24 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/lifecycle"
 )
 
 // Pause freezes the container. FailedPrecondition unless it is running.
 func (s *Service) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
-	return s.turn(ctx, r.ID, turning{lifecycle.PauseAsked, lifecycle.Paused, lifecycle.PauseFailed, ociRuntime.Pause})
+	return s.turn(ctx, r.ID, turning{lifecycle.PauseAsked, ociRuntime.Pause})
 }
 
 // Resume thaws it. FailedPrecondition unless it is paused.
 func (s *Service) Resume(ctx context.Context, r *task.ResumeRequest) (*emptypb.Empty, error) {
-	return s.turn(ctx, r.ID, turning{lifecycle.ResumeAsked, lifecycle.Resumed, lifecycle.ResumeFailed, ociRuntime.Resume})
+	return s.turn(ctx, r.ID, turning{lifecycle.ResumeAsked, ociRuntime.Resume})
 }
 
 // turning is a pause or a resume.
 type turning struct {
-	asked, done, failed lifecycle.Kind
-	call                func(ociRuntime, context.Context, string) error
+	asked lifecycle.Kind
+	call  func(ociRuntime, context.Context, string) error
 }
 
 func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empty, error) {
@@ -34,15 +35,33 @@ func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empt
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.step(lifecycle.Event{Kind: t.asked}); err != nil {
+	o, err := c.ask(lifecycle.Event{Kind: t.asked})
+	if err != nil {
 		return nil, err
 	}
-	if err := t.call(c.runtime, context.WithoutCancel(ctx), c.id); err != nil {
-		c.report(lifecycle.Event{Kind: t.failed})
+	defer o.Close()
+	failpoint.Step("turn: allowed")
+	// Until the runtime has answered it is not known whether the container is frozen.
+	o.onFailure(func(ctx context.Context) error { return c.seeWhetherFrozen(ctx, t.asked, o) })
+	err = t.call(c.runtime, context.WithoutCancel(ctx), c.id)
+	failpoint.Step("turn: runtime returned")
+	if err != nil {
+		o.keep()
 		return nil, err
 	}
-	c.report(lifecycle.Event{Kind: t.done})
+	o.resolve(nil)
+	failpoint.Step("turn: announced")
 	return &emptypb.Empty{}, nil
+}
+
+// seeWhetherFrozen asks the runtime how a pause or resume has ended of which the
+// answer was lost, and makes that the outcome.
+func (c *container) seeWhetherFrozen(ctx context.Context, asked lifecycle.Kind, o *obligation) error {
+	state, err := c.runtime.State(ctx, c.id)
+	if err == nil && (state.Status == statusPaused) == (asked == lifecycle.PauseAsked) {
+		o.failure = o.success
+	}
+	return err
 }
 
 // Update changes the container's resources. InvalidArgument if they are not JSON

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -16,7 +15,6 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
-	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -31,7 +29,7 @@ type createOptions = *options.Options
 // Create makes a container: mounts its root filesystem, opens its stdio and has
 // the runtime create it. AlreadyExists if the id is taken, InvalidArgument for what
 // cannot be, the runtime's own error if that fails; after an error nothing is left.
-func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
+func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *task.CreateTaskResponse, err error) {
 	c, err := s.newContainer(r)
 	if err != nil {
 		return nil, err
@@ -40,16 +38,17 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		c.bundle.Close()
 		return nil, err
 	}
-	c.report(lifecycle.Event{Kind: lifecycle.CreateAsked, Shared: c.pidns.Shared(), Deferred: r.Checkpoint != ""})
-	ctx = context.WithoutCancel(ctx)
-	child, err := c.create(ctx, r)
-	if err != nil {
-		c.report(lifecycle.Event{Kind: lifecycle.CreateFailed})
-		c.bundle.Close()
+	o, err := c.ask(lifecycle.Event{Kind: lifecycle.CreateAsked, Shared: c.pidns.Shared(), Deferred: r.Checkpoint != ""})
+	if err != nil { // not of a new machine
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	failpoint.Step("create: allowed")
+	if err := c.create(context.WithoutCancel(ctx), r, o); err != nil {
 		return nil, err
 	}
 	failpoint.Point("create: attached")
-	pid := c.begin(child)
+	pid := c.begin(o)
 	failpoint.Point("create: announced")
 	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
 }
@@ -129,47 +128,41 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 	return nil
 }
 
-// create does the work of Create and undoes it if a step fails. It returns no
-// child if there is to be none before Start.
-func (c *container) create(ctx context.Context, r *task.CreateTaskRequest) (_ child, err error) {
+// create does the work of Create. What it began is the obligation's to undo; it has
+// no child if there is to be none before Start.
+func (c *container) create(ctx context.Context, r *task.CreateTaskRequest, o *obligation) error {
 	// Whatever comes to be after this can be found by the delete command.
 	if err := c.bundle.WriteOptions(c.options); err != nil {
-		return nil, err
+		return err
 	}
 	failpoint.Point("create: options kept")
 	if _, err := c.service.mounter.Mount(c.bundle.Path(), r.Rootfs); err != nil {
-		return nil, err
+		return err
 	}
-	failpoint.Point("create: mounted")
 	c.mounted = len(r.Rootfs) > 0
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.unmount())
-		}
-	}()
+	o.onFailure(func(context.Context) error { return c.unmount() })
+	failpoint.Point("create: mounted")
 	io, err := c.service.rooms.newStreams(ctx, c.log, c.init.stdio)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c.init.setIO(io)
+	o.onFailure(c.init.dropIO)
 	failpoint.Point("create: stdio open")
 	if r.Checkpoint != "" {
-		return nil, nil
+		return nil
 	}
 	mine := c.before()
-	child, err := c.runtime.Create(ctx, c.id, oci.CreateCall{
+	o.onFailure(func(ctx context.Context) error { c.clear(ctx, mine); return nil })
+	o.child, err = c.runtime.Create(ctx, c.id, oci.CreateCall{
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
 		NoPivot: c.options.NoPivotRoot, NoNewKeyring: c.options.NoNewKeyring,
 	})
 	failpoint.Point("create: runtime returned")
-	if err == nil {
-		err = c.attach(ctx, io)
-	}
 	if err != nil {
-		c.undoInit(ctx, child, mine)
-		return nil, err
+		return err
 	}
-	return child, nil
+	return c.attach(ctx, io)
 }
 
 func (c *container) unmount() error {
@@ -186,46 +179,18 @@ func (c *container) attach(ctx context.Context, io streams) error {
 	return io.Attach(ctx)
 }
 
-// undoInit ends what a failed Create or restore has left: init, if there is one, and
-// what the runtime keeps of the container.
-func (c *container) undoInit(ctx context.Context, child child, mine footprint) {
-	if child != nil {
-		select {
-		case <-c.end(child):
-		case <-time.After(reapTime):
-		}
-	}
-	c.clear(ctx, mine)
-	c.init.dropIO()
-}
-
-// end kills a child, and says when it was reaped.
-func (c *container) end(child child) <-chan struct{} {
-	if err := child.Signal(sigkill); err != nil && !isGone(err) {
-		c.log.Error("a process cannot be killed", "pid", child.Pid(), "error", err)
-	}
-	reaped := make(chan struct{})
-	routine.Go(c.log, "reap", func() {
-		defer close(reaped)
-		if _, err := child.Wait(context.Background()); err != nil {
-			c.log.Error("a killed process was not reaped", "pid", child.Pid(), "error", err)
-		}
-	})
-	return reaped
-}
-
 // begin tells the rules that the container was made, and returns init's pid. The
 // watch for OOM kills begins first, so that none can be missed, and waits for the
 // lock, so that none is announced before the container is.
-func (c *container) begin(child child) (pid int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if child != nil {
-		pid = child.Pid()
-		c.init.child = child
-		c.watchOOM(pid)
-	}
-	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Created, Pid: pid})
+func (c *container) begin(o *obligation) (pid int) {
+	o.resolve(func(ev *lifecycle.Event) {
+		if o.child != nil {
+			pid = o.child.Pid()
+			ev.Pid = pid
+			c.init.child = o.child
+			c.watchOOM(pid)
+		}
+	})
 	return pid
 }
 
@@ -241,7 +206,7 @@ func (c *container) watchOOM(pid int) {
 	if err := c.group.EnableControllers(); err != nil {
 		c.log.Warn("controllers cannot be enabled below the container's cgroup", "error", err)
 	}
-	c.oom, err = c.service.rooms.watchOOM(c.group, func() { c.report(lifecycle.Event{Kind: lifecycle.OutOfMemory}) })
+	c.oom, err = c.service.rooms.watchOOM(c.group, c.struck)
 	if err != nil {
 		c.log.Warn("OOM kills of this container will not be reported as they happen", "error", err)
 	}

@@ -22,14 +22,14 @@ func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 		return nil, err
 	}
 	for {
-		d, again, err := c.beginDelete(p)
+		d, o, again, err := c.beginDelete(p)
 		switch {
 		case errors.Is(err, lifecycle.ErrDeleting) && d != nil:
 			return d.wait(ctx)
 		case err != nil:
 			return nil, err
 		case !again:
-			c.finishDelete(context.WithoutCancel(ctx), p, d)
+			c.finishDelete(context.WithoutCancel(ctx), p, d, o)
 			return d.answer, d.err
 		}
 		select {
@@ -41,18 +41,23 @@ func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 }
 
 // beginDelete asks the rules for the delete of p, and enters it.
-func (c *container) beginDelete(p *process) (d *deletion, again bool, err error) {
+func (c *container) beginDelete(p *process) (d *deletion, o *obligation, again bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v, _ := c.machine.View(p.id)
-	again, err = c.stepLocked(lifecycle.Event{Kind: lifecycle.DeleteAsked, Proc: p.id})
+	o, again, err = c.askLocked(lifecycle.Event{Kind: lifecycle.DeleteAsked, Proc: p.id})
 	if err != nil || again {
-		return p.deleting, again, err
+		return p.deleting, nil, again, err
 	}
-	p.deleting = &deletion{done: make(chan struct{}), answer: &task.DeleteResponse{
-		Pid: uint32(v.Pid), ExitStatus: v.Exit.Status, ExitedAt: timestamp(v.Exit),
-	}}
-	return p.deleting, false, nil
+	p.deleting = &deletion{
+		done: make(chan struct{}),
+		answer: &task.DeleteResponse{
+			Pid: uint32(v.Pid), ExitStatus: v.Exit.Status, ExitedAt: timestamp(v.Exit),
+		},
+		// What others are told if the delete does not come to its end.
+		err: fmt.Errorf("the delete of %q of container %q was broken off: %w", p.id, c.id, errdefs.ErrInternal),
+	}
+	return p.deleting, o, false, nil
 }
 
 func (d *deletion) wait(ctx context.Context) (*task.DeleteResponse, error) {
@@ -64,38 +69,54 @@ func (d *deletion) wait(ctx context.Context) (*task.DeleteResponse, error) {
 	}
 }
 
-// finishDelete carries the delete out and tells the rules.
-func (c *container) finishDelete(ctx context.Context, p *process, d *deletion) {
+// finishDelete carries the delete out and tells the rules. Others get the answer
+// after that.
+func (c *container) finishDelete(ctx context.Context, p *process, d *deletion, o *obligation) {
 	defer close(d.done)
+	defer o.Close()
+	if p != c.init {
+		o.onFailure(func(context.Context) error { c.forgetExec(p); return nil })
+	}
+	failpoint.Step("delete: allowed")
 	c.drain(ctx, p)
 	failpoint.Point("delete: drained")
 	if p != c.init {
-		c.dropExec(p)
+		c.dropExec(p, o)
+		d.err = nil
 		return
 	}
 	if err := c.remove(ctx); err != nil {
 		d.answer, d.err = nil, err
-		c.report(lifecycle.Event{Kind: lifecycle.DeleteFailed})
 		return
 	}
 	failpoint.Point("delete: unmounted")
-	c.report(lifecycle.Event{Kind: lifecycle.Deleted})
+	o.resolve(nil)
+	d.err = nil
 	failpoint.Point("delete: announced")
-	c.bundle.Close()
 }
 
 // dropExec takes an exec out of the tables.
-func (c *container) dropExec(p *process) {
+func (c *container) dropExec(p *process, o *obligation) {
 	if err := c.bundle.RemovePID(p.execID); err != nil {
 		c.log.Warn("the pid file of an exec was left behind", "exec", p.id, "error", err)
 	}
+	failpoint.Step("delete: pid file removed")
+	o.resolve(func(*lifecycle.Event) { c.forgetExecLocked(p) })
+}
+
+func (c *container) forgetExec(p *process) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forgetExecLocked(p)
+}
+
+// forgetExecLocked takes an exec out of the table; c.mu is held. Another of its id
+// may be there already.
+func (c *container) forgetExecLocked(p *process) {
 	if c.execs[p.id] == p {
 		delete(c.execs, p.id)
 	}
 	abandon(p, fmt.Errorf("process %q was deleted: %w", p.id, errdefs.ErrNotFound))
-	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Deleted, Proc: p.id})
 }
 
 // drain waits, within stdio's bound, until the process's output was copied, and
@@ -106,11 +127,14 @@ func (c *container) drain(ctx context.Context, p *process) {
 	if io == nil {
 		return
 	}
+	defer func() {
+		if err := io.Close(); err != nil {
+			c.log.Warn("stdio was not closed in order", "process", p.id, "error", err)
+		}
+	}()
+	failpoint.Step("delete: draining")
 	if err := io.Drain(ctx); err != nil {
 		c.log.Warn("output may be lost", "process", p.id, "error", err)
-	}
-	if err := io.Close(); err != nil {
-		c.log.Warn("stdio was not closed in order", "process", p.id, "error", err)
 	}
 }
 

@@ -5,9 +5,15 @@ import "time"
 // The bounds of this package. Those of the runtime calls are in package oci,
 // those of the copying of output in package stdio.
 const (
-	// killAllTime bounds the killing of what a dead init left behind: a process in
-	// uninterruptible sleep must not hold the exit of the container for ever.
+	// killAllTime bounds one attempt to kill what a dead init left behind, and a Kill
+	// of everything.
 	killAllTime = 10 * time.Second
+
+	// killAllPause is waited before the killing is repeated after it has failed, twice
+	// as long after each further failure, up to killAllPauseMax: a process in
+	// uninterruptible sleep may stay there for hours.
+	killAllPause    = 50 * time.Millisecond
+	killAllPauseMax = 30 * time.Second
 
 	// attachTime bounds the wait for the console and for the readers of the
 	// output after the runtime has returned. containerd's clients open their ends

@@ -3,14 +3,12 @@ package task
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
 
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
-	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -23,115 +21,93 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.step(lifecycle.Event{Kind: lifecycle.StartAsked, Proc: p.id}); err != nil {
+	o, err := c.ask(lifecycle.Event{Kind: lifecycle.StartAsked, Proc: p.id})
+	if err != nil {
 		return nil, err
 	}
+	defer o.Close()
 	failpoint.Point("start: allowed")
 	ctx = context.WithoutCancel(ctx)
 	switch {
 	case p != c.init:
-		return c.startExec(ctx, p)
+		return c.startExec(ctx, p, o)
 	case p.child == nil:
-		return c.restore(ctx)
+		return c.restore(ctx, o)
 	default:
-		return c.startInit(ctx)
+		return c.startInit(ctx, o)
 	}
 }
 
-// startInit lets the created init go.
-func (c *container) startInit(ctx context.Context) (*task.StartResponse, error) {
+// startInit lets the created init go. Until the runtime has answered, and if it does
+// not in its time, it is not known whether init runs. It is told as failed then, so
+// it must not run.
+func (c *container) startInit(ctx context.Context, o *obligation) (*task.StartResponse, error) {
+	o.onFailure(func(context.Context) error { c.killInit(); return nil })
 	err := c.runtime.Start(ctx, c.id)
 	failpoint.Point("start: runtime returned")
-	if err == nil {
-		c.report(lifecycle.Event{Kind: lifecycle.Started})
-		failpoint.Point("start: announced")
-		return &task.StartResponse{Pid: uint32(c.init.child.Pid())}, nil
+	if err != nil {
+		if !errors.Is(err, context.DeadlineExceeded) {
+			o.keep()
+		}
+		return nil, err
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		// Nobody knows whether it runs. It was told as failed, so it must not run.
-		c.mu.Lock()
-		c.killInit()
-		c.mu.Unlock()
-	}
-	c.report(lifecycle.Event{Kind: lifecycle.StartFailed})
-	return nil, err
+	o.resolve(nil)
+	failpoint.Point("start: announced")
+	return &task.StartResponse{Pid: uint32(c.init.child.Pid())}, nil
 }
 
 // restore starts a container that was created from a checkpoint.
-func (c *container) restore(ctx context.Context) (*task.StartResponse, error) {
+func (c *container) restore(ctx context.Context, o *obligation) (_ *task.StartResponse, err error) {
 	io, mine := c.init.io.Load(), c.before()
-	child, err := c.runtime.Restore(ctx, c.id, oci.RestoreCall{
+	o.onFailure(c.init.dropIO)
+	o.onFailure(func(ctx context.Context) error { c.clear(ctx, mine); return nil })
+	o.child, err = c.runtime.Restore(ctx, c.id, oci.RestoreCall{
 		PidFile: c.bundle.PIDPath(bundle.ExecID{}), Namespace: c.pidns, IO: io,
 		ImagePath: c.checkpoint.image, ParentPath: c.checkpoint.parent, WorkPath: firstOf(c.options.CriuWorkPath, c.bundle.Work()),
 		NoPivot: c.options.NoPivotRoot,
 	})
+	failpoint.Step("restore: runtime returned")
 	if err == nil {
 		err = c.attach(ctx, io)
 	}
 	if err != nil {
-		c.undoInit(ctx, child, mine)
-		c.report(lifecycle.Event{Kind: lifecycle.StartFailed})
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.init.child = child
-	c.watchOOM(child.Pid())
-	_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Started, Pid: child.Pid()})
-	return &task.StartResponse{Pid: uint32(child.Pid())}, nil
+	return &task.StartResponse{Pid: uint32(c.begin(o))}, nil
 }
 
 // startExec has the runtime start an exec. If a step after that fails, its process is
 // killed, and the rules are told of the failure when it is gone: until then it holds
 // init's exit back (W9).
-func (c *container) startExec(ctx context.Context, p *process) (*task.StartResponse, error) {
-	child, err := c.callExec(ctx, p)
-	failpoint.Point("exec: attached")
-	if err == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		p.child = child
-		_, _ = c.stepLocked(lifecycle.Event{Kind: lifecycle.Started, Proc: p.id, Pid: child.Pid()})
-		return &task.StartResponse{Pid: uint32(child.Pid())}, nil
-	}
-	failed := func() {
-		p.dropIO()
-		c.report(lifecycle.Event{Kind: lifecycle.StartFailed, Proc: p.id})
-	}
-	if child == nil {
-		failed()
+func (c *container) startExec(ctx context.Context, p *process, o *obligation) (*task.StartResponse, error) {
+	o.onFailure(p.dropIO)
+	if err := c.callExec(ctx, p, o); err != nil {
 		return nil, err
 	}
-	told := make(chan struct{})
-	reaped := c.end(child)
-	routine.Go(c.log, "failed start", func() {
-		defer close(told)
-		<-reaped
-		failed()
+	failpoint.Point("exec: attached")
+	o.resolve(func(ev *lifecycle.Event) {
+		p.child = o.child
+		ev.Pid = p.child.Pid()
 	})
-	select {
-	case <-told:
-	case <-time.After(reapTime):
-		c.log.Error("a killed exec does not die", "exec", p.id, "pid", child.Pid())
-	}
-	return nil, err
+	failpoint.Step("exec: announced")
+	return &task.StartResponse{Pid: uint32(p.child.Pid())}, nil
 }
 
-// callExec makes the runtime call of an exec and attaches its stdio. With an error it
-// returns the process too, if there is one.
-func (c *container) callExec(ctx context.Context, p *process) (child, error) {
+// callExec makes the runtime call of an exec and attaches its stdio.
+func (c *container) callExec(ctx context.Context, p *process, o *obligation) error {
 	io, err := c.service.rooms.newStreams(ctx, c.log, p.stdio)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.setIO(io)
 	failpoint.Point("exec: stdio open")
-	child, err := c.runtime.Exec(ctx, c.id, oci.ExecCall{
+	o.child, err = c.runtime.Exec(ctx, c.id, oci.ExecCall{
 		PidFile: c.bundle.PIDPath(p.execID), Namespace: c.pidns, IO: io, Process: sized(p.spec, p.size.Load()),
 	})
 	p.spec = nil
-	if err == nil {
-		err = c.attach(ctx, io)
+	failpoint.Step("exec: runtime returned")
+	if err != nil {
+		return err
 	}
-	return child, err
+	return c.attach(ctx, io)
 }
