@@ -20,6 +20,7 @@ import (
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/oci"
+	"github.com/larkshim/lark/internal/tempdir"
 )
 
 // featuresType is how containerd's typeurl names the runtime's features, which are
@@ -101,7 +102,7 @@ func queryFeatures(ctx context.Context, o *options.Options) (*features.Features,
 	}
 	defer owner.Close()
 	// The runtime wants a place for its log; there is no bundle here.
-	dir, err := os.MkdirTemp("", "lark-info-")
+	dir, err := tempdir.Make("lark-info-")
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/tempdir"
 )
 
 // Home is a private directory (0700) for everything that one client makes: bundles,
@@ -21,10 +23,15 @@ type Home struct {
 	Dir string
 }
 
-// NewHome makes a Home below base, or below the system's directory for temporary files
-// when base is empty. The name of every Home begins with "lark-".
+// NewHome makes a Home below base, or where [tempdir.Make] does when base is empty.
+// The name of every Home begins with "lark-".
 func NewHome(base string) (*Home, error) {
-	dir, err := os.MkdirTemp(base, "lark-")
+	const pattern = "lark-"
+	makeTemp := tempdir.Make
+	if base != "" {
+		makeTemp = func(pattern string) (string, error) { return os.MkdirTemp(base, pattern) }
+	}
+	dir, err := makeTemp(pattern)
 	if err != nil {
 		return nil, fmt.Errorf("make a private directory: %w", err)
 	}

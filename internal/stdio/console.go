@@ -17,6 +17,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/tempdir"
 )
 
 // consoleSocket waits for one terminal.
@@ -26,18 +28,19 @@ type consoleSocket struct {
 	path     string
 }
 
-// newConsoleSocket listens in a new directory under $XDG_RUNTIME_DIR, else under
-// the directory for temporary files; under /tmp if the path would be too long
-// for a socket.
+// newConsoleSocket listens in a new directory under $XDG_RUNTIME_DIR, or elsewhere
+// where that is not there any more or its path is too long for a socket.
 func newConsoleSocket(k kernel) (*consoleSocket, error) {
+	parents := tempdir.Parents(os.Getenv("XDG_RUNTIME_DIR"))
+	return tempdir.First(parents, func(parent string) (*consoleSocket, error) { return listenBelow(k, parent) })
+}
+
+// listenBelow listens in a new directory under parent.
+func listenBelow(k kernel, parent string) (*consoleSocket, error) {
 	const pattern, name = "lark-pty", "s"
-	parent := os.Getenv("XDG_RUNTIME_DIR")
-	if parent == "" {
-		parent = os.TempDir()
-	}
 	const random = len("4294967295") // what os.MkdirTemp adds at most
-	if !filepath.IsAbs(parent) || len(parent)+1+len(pattern)+random+1+len(name) > socketPathMax {
-		parent = "/tmp"
+	if len(parent)+1+len(pattern)+random+1+len(name) > socketPathMax {
+		return nil, systemError("the console socket", &os.PathError{Op: "bind", Path: parent, Err: unix.ENAMETOOLONG})
 	}
 	dir, err := k.mkdirTemp(parent, pattern) // 0700
 	if err != nil {

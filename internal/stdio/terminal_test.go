@@ -208,13 +208,22 @@ func TestRow35NobodyConnects(t *testing.T) {
 }
 
 // A runtime directory with a long name is passed over: a socket's path is short.
-func TestLongRuntimeDir(t *testing.T) {
+// F10: so is one that is gone.
+func TestF10RuntimeDirTooLongOrGone(t *testing.T) {
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", 100))
 	if err := os.Mkdir(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", long)
 	r := newRig(t).open(Spec{Terminal: true})
+	if !strings.HasPrefix(r.ConsolePath(), "/tmp/") {
+		t.Errorf("%s", r.ConsolePath())
+	}
+	// F10: and so is one that is gone, also together with TMPDIR.
+	gone := filepath.Join(t.TempDir(), "gone")
+	t.Setenv("XDG_RUNTIME_DIR", gone)
+	t.Setenv("TMPDIR", gone+"-too")
+	r = newRig(t).open(Spec{Terminal: true})
 	if !strings.HasPrefix(r.ConsolePath(), "/tmp/") {
 		t.Errorf("%s", r.ConsolePath())
 	}
