@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -39,8 +38,22 @@ func (p PIDNamespace) Shared() bool { return !p.New }
 // rawSpec mirrors the names in config.json.
 type rawSpec struct {
 	Annotations once[map[string]string] `json:"annotations"`
-	Process     once[rawProcess]        `json:"process"`
-	Linux       once[rawLinux]          `json:"linux"`
+	Process     once[*rawProcess]       `json:"process"`
+	Linux       once[*rawLinux]         `json:"linux"`
+}
+
+// doubled reports whether a member came again.
+func (r *rawSpec) doubled() bool {
+	process, linux := orZero(r.Process.value), orZero(r.Linux.value)
+	return r.Annotations.again || r.Process.again || process.Terminal.again ||
+		r.Linux.again || linux.CgroupsPath.again || linux.Namespaces.again
+}
+
+func orZero[T any](p *T) T {
+	if p == nil {
+		p = new(T)
+	}
+	return *p
 }
 
 type rawProcess struct {
@@ -57,36 +70,19 @@ type rawNamespace struct {
 	Path string                   `json:"path"`
 }
 
-// once is a member that may stand in its object a single time. JSON leaves open
-// which of two wins, and parsers differ: the shim must not believe in one pid
-// namespace while the runtime makes another.
-type once[T any] struct {
-	seen  bool
-	value T
-}
-
-// UnmarshalJSON is called again for a member that is there again.
-func (o *once[T]) UnmarshalJSON(data []byte) error {
-	if o.seen {
-		return errors.New("an object has the same member twice")
-	}
-	o.seen = true
-	return json.Unmarshal(data, &o.value)
-}
-
 // ReadSpec reads config.json. InvalidArgument if it is missing, not JSON, or
 // larger than [MaxSpecSize]; encoding/json itself stops at a nesting of 10,000.
 // The file is the caller's to have written before it asks for anything, so that
 // its absence is a bad request and not a missing container.
 func (b *Bundle) ReadSpec() (*Spec, error) {
 	var raw rawSpec
-	if err := b.readSpec(&raw); err != nil {
+	if err := b.readSpec(&raw, raw.doubled); err != nil {
 		return nil, err
 	}
-	linux := raw.Linux.value
+	process, linux := orZero(raw.Process.value), orZero(raw.Linux.value)
 	s := &Spec{
 		Annotations: raw.Annotations.value,
-		Terminal:    raw.Process.value.Terminal.value,
+		Terminal:    process.Terminal.value,
 		CgroupsPath: linux.CgroupsPath.value,
 	}
 	for _, ns := range linux.Namespaces.value {
@@ -103,11 +99,12 @@ func (b *Bundle) ReadAnnotations() (map[string]string, error) {
 	var raw struct {
 		Annotations once[map[string]string] `json:"annotations"`
 	}
-	err := b.readSpec(&raw)
+	err := b.readSpec(&raw, func() bool { return raw.Annotations.again })
 	return raw.Annotations.value, err
 }
 
-func (b *Bundle) readSpec(into any) error {
+// readSpec decodes config.json. doubled says whether a member came again.
+func (b *Bundle) readSpec(into any, doubled func() bool) error {
 	path := filepath.Join(b.path, specFile)
 	data, err := b.read(specFile, MaxSpecSize)
 	if errdefs.IsNotFound(err) {
@@ -116,7 +113,11 @@ func (b *Bundle) readSpec(into any) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, into); err != nil {
+	err = json.Unmarshal(data, into)
+	if err == nil && doubled() {
+		err = refuseTwins(data)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w: %w", path, errdefs.ErrInvalidArgument, err)
 	}
 	return nil
