@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	os.Exit(bootstrap.Main(bootstrap.App{Version: version.Version, Revision: version.Revision, NewService: newService}))
+	os.Exit(bootstrap.Main(bootstrap.App{Version: version.Version, Revision: version.Commit(), NewService: newService}))
 }
 
 func newService(_ context.Context, s bootstrap.Serving) (bootstrap.Service, error) {

@@ -115,6 +115,7 @@ func TestRow40WhatIsNotAStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := held(t, "")
+	minusOne := uint32(maxID) + 1 // as a client sends it
 	for _, spec := range []Spec{
 		{Stdout: r.path("missing")}, {Stdout: r.dir}, {Stdout: "file://" + r.dir}, {Stdout: "file://" + sock},
 		{Stdout: sock}, {Stdout: "fifo://" + link}, {Stdout: "fifo:///dev/null"}, {Stdout: "fifo://" + file}, {Stdout: "file://" + fifo},
@@ -125,7 +126,7 @@ func TestRow40WhatIsNotAStream(t *testing.T) {
 		{Stdin: fifo, Stdout: fifo, Stderr: "fifo://" + link},
 		{Terminal: true, Stdout: file}, {Terminal: true, Stdout: "file://" + file}, {Terminal: true, Stdin: file},
 		{Terminal: true, Stdout: r.path("missing")},
-		{Stdout: fifo, UID: -1}, {Stdout: fifo, GID: 1 << 32},
+		{Stdout: fifo, UID: -1}, {Stdout: fifo, GID: int(minusOne)},
 	} {
 		if err := r.try(spec); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%+v: %v", spec, err)

@@ -118,10 +118,15 @@ type plan struct {
 	id, namespace         string
 }
 
+// isOwner reports whether a uid or gid can be given to chown(2). An int of 32
+// bits cannot hold the upper half of them, which come as negative numbers and are
+// refused there.
+func isOwner(id int) bool { return id >= 0 && int64(id) <= maxID }
+
 // parse checks a Spec as a whole.
 func (s Spec) parse() (plan, error) {
 	p := plan{terminal: s.Terminal, uid: s.UID, gid: s.GID, id: s.ContainerID, namespace: s.Namespace}
-	if s.UID < 0 || s.UID > maxID || s.GID < 0 || s.GID > maxID {
+	if !isOwner(s.UID) || !isOwner(s.GID) {
 		return p, fmt.Errorf("stdio owner %d:%d is out of range: %w", s.UID, s.GID, errdefs.ErrInvalidArgument)
 	}
 	var err error
