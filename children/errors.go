@@ -3,6 +3,7 @@ package children
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -55,19 +56,30 @@ func (e *ClaimError) Unwrap() []error {
 	}
 }
 
-// classOf gives the errdefs class of an error of the kernel.
+// classOf gives the errdefs class of an error of the kernel: ResourceExhausted or Internal. It is never NotFound: a file
+// or a number that is not there says nothing about the process that the caller asked about.
 func classOf(err error) error {
 	for _, exhausted := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.ENOSPC} {
 		if errors.Is(err, exhausted) {
 			return errdefs.ErrResourceExhausted
 		}
 	}
-	for _, missing := range []unix.Errno{unix.ENOENT, unix.ESRCH} {
-		if errors.Is(err, missing) {
-			return errdefs.ErrNotFound
+	return errdefs.ErrInternal
+}
+
+// classOfPath is classOf for a path that the caller has given: FailedPrecondition where nothing usable is there.
+func classOfPath(err error) error {
+	for _, unusable := range []error{unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ENOEXEC, unix.EISDIR, exec.ErrNotFound} {
+		if errors.Is(err, unusable) {
+			return errdefs.ErrFailedPrecondition
 		}
 	}
-	return errdefs.ErrInternal
+	return classOf(err)
+}
+
+// classedPath is classed for a path that the caller has given.
+func classedPath(what string, err error) error {
+	return fmt.Errorf("%s: %w: %w", what, classOfPath(err), err)
 }
 
 // classed wraps an error of the kernel with what was tried and with its class.

@@ -24,7 +24,7 @@ func (o *Owner) OwnNamespace() *PIDNamespace { return o.own }
 func NewNamespace() *PIDNamespace { return new(PIDNamespace) }
 
 // NamespaceAt is an existing one that the container joins, such as /proc/PID/ns/pid of another container's init, or a
-// bind mount of that. NotFound if there is nothing at path, InvalidArgument if it is no pid namespace.
+// bind mount of that. FailedPrecondition if there is nothing at path, InvalidArgument if it is no pid namespace.
 func NamespaceAt(path string) (*PIDNamespace, error) {
 	fd, err := openNamespace(path)
 	if err != nil {
@@ -37,7 +37,7 @@ func NamespaceAt(path string) (*PIDNamespace, error) {
 	}
 	var st unix.Stat_t
 	if err := retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		return nil, classed(fmt.Sprintf("pid namespace %q", path), err)
+		return nil, classedPath(fmt.Sprintf("pid namespace %q", path), err)
 	}
 	n := new(PIDNamespace)
 	n.ino.Store(st.Ino)
@@ -53,7 +53,7 @@ func openNamespace(path string) (int, error) {
 		return err
 	})
 	if err != nil {
-		return -1, classed(fmt.Sprintf("pid namespace %q", path), err)
+		return -1, classedPath(fmt.Sprintf("pid namespace %q", path), err)
 	}
 	var fs unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(fd, &fs) }); err != nil || fs.Type != unix.NSFS_MAGIC {

@@ -116,7 +116,7 @@ func TestNamespaceAtRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, is := range map[string]func(error) bool{
-		filepath.Join(dir, "nothing"): errdefs.IsNotFound, file: errdefs.IsInvalidArgument, fifo: errdefs.IsInvalidArgument,
+		filepath.Join(dir, "nothing"): errdefs.IsFailedPrecondition, file: errdefs.IsInvalidArgument, fifo: errdefs.IsInvalidArgument,
 		"/proc/self/ns/mnt": errdefs.IsInvalidArgument, dir: errdefs.IsInvalidArgument,
 	} {
 		if ns, err := NamespaceAt(path); ns != nil || !is(err) {
@@ -258,7 +258,7 @@ func TestClose(t *testing.T) {
 func TestStartErrors(t *testing.T) {
 	o := owner(t, kernel{})
 	_, err := o.Start(exec.Command("/nowhere/runc"))
-	if !errors.Is(err, fs.ErrNotExist) || !errdefs.IsNotFound(err) {
+	if !errors.Is(err, fs.ErrNotExist) || !errdefs.IsFailedPrecondition(err) {
 		t.Error(err)
 	}
 	t.Log(fmt.Sprint(err))

@@ -24,7 +24,7 @@ type Process struct{ held *held }
 // reader to copy. No method of cmd may be called afterwards.
 //
 // Errors are those of exec.Cmd.Start (so errors.Is(err, fs.ErrNotExist) works), with the class ResourceExhausted where
-// the machine is full; InvalidArgument for a stream that is no file; or ErrClosed.
+// the machine is full and FailedPrecondition where the program or the directory cannot be used; InvalidArgument for a stream that is no file; or ErrClosed.
 //
 // Start returns when the program runs. What that takes is up to the kernel (an execve may wait for a scanner, or for a
 // file system); the other goroutines go on meanwhile. [Owner.StartContext] bounds it.
@@ -143,7 +143,7 @@ func forkAttr(callers *syscall.SysProcAttr, fd *int) *syscall.SysProcAttr {
 
 // classedStart keeps the error as it is and adds a class where we know one.
 func classedStart(path string, err error) error {
-	return fmt.Errorf("start %s: %w: %w", path, classOf(err), err)
+	return fmt.Errorf("start %s: %w: %w", path, classOfPath(err), err)
 }
 
 // adopt enters a process in the table that was just forked.

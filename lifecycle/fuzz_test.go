@@ -68,7 +68,7 @@ func mustRefuse(t *testing.T, m *Machine, ev Event, err error, effects []Effect,
 	if len(effects) != 0 || fingerprint(m) != before {
 		t.Fatalf("%v of %q: refused, and something has changed: %v", ev.Kind, ev.Proc, err)
 	}
-	classed := errdefs.IsNotFound(err) || errdefs.IsAlreadyExists(err) || errdefs.IsFailedPrecondition(err)
+	classed := errors.Is(err, ErrAbsent) || errdefs.IsAlreadyExists(err) || errdefs.IsFailedPrecondition(err)
 	if IsContract(err) == classed || errors.Is(err, ErrContract) != errdefs.IsInternal(err) {
 		t.Fatalf("%v of %q: a refusal of no class, or of two: %v", ev.Kind, ev.Proc, err)
 	}

@@ -55,8 +55,9 @@ func New() *Machine { return &Machine{rules: theRules()} }
 
 // Step takes one event. The effects are in the order in which they must happen;
 // the slice is the machine's own and valid until the next Step. An error refuses
-// what a client asked for (its class is one of containerd/errdefs) or says that
-// the contract was broken (ErrContract); either way nothing has changed.
+// what a client asked for (it matches ErrAbsent or a class of containerd/errdefs)
+// or says that the contract was broken (ErrContract); either way nothing has
+// changed.
 func (m *Machine) Step(ev Event) ([]Effect, error) {
 	if ev.Kind >= numKinds {
 		return nil, fmt.Errorf("%w: %v", ErrContract, ev.Kind)

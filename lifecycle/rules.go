@@ -16,25 +16,36 @@ var ErrContract = fmt.Errorf("lifecycle: event out of contract: %w", errdefs.Err
 // caller may wait for the first delete and give its answer.
 var ErrDeleting = fmt.Errorf("is being deleted: %w", errdefs.ErrFailedPrecondition)
 
+// ErrAbsent is what a refusal matches that says of a container or a process that
+// it was never created, has been deleted, or has exited. It is no class of
+// errdefs: only the caller can tell a client to forget what the request names.
+var ErrAbsent = errors.New("lifecycle: not there")
+
+// absent is a refusal that matches ErrAbsent.
+type absent string
+
+func (e absent) Error() string        { return string(e) }
+func (e absent) Is(target error) bool { return target == ErrAbsent }
+
 // The refusals. Their classes are what containerd's clients decide by; the texts
 // of the first two and of errNoInit are known to its tests and to users.
 var (
-	errNotCreated   = fmt.Errorf("container not created: %w", errdefs.ErrNotFound)
-	errFinished     = fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
-	errNoExec       = fmt.Errorf("process does not exist: %w", errdefs.ErrNotFound)
-	errExists       = fmt.Errorf("id already exists: %w", errdefs.ErrAlreadyExists)
-	errNoInit       = fmt.Errorf("init process is not running: %w", errdefs.ErrFailedPrecondition)
-	errNotStarted   = fmt.Errorf("process is not started: %w", errdefs.ErrFailedPrecondition)
-	errStarting     = fmt.Errorf("process is being started: %w", errdefs.ErrFailedPrecondition)
-	errStarted      = fmt.Errorf("process was started already: %w", errdefs.ErrFailedPrecondition)
-	errStartFailed  = fmt.Errorf("the start of the process has failed: %w", errdefs.ErrFailedPrecondition)
-	errExited       = fmt.Errorf("process has exited: %w", errdefs.ErrFailedPrecondition)
-	errStillRunning = fmt.Errorf("cannot delete a running process: %w", errdefs.ErrFailedPrecondition)
-	errPaused       = fmt.Errorf("container is paused: %w", errdefs.ErrFailedPrecondition)
-	errNotPaused    = fmt.Errorf("container is not paused: %w", errdefs.ErrFailedPrecondition)
-	errNotRunning   = fmt.Errorf("container is not running: %w", errdefs.ErrFailedPrecondition)
-	errNoProcess    = fmt.Errorf("container has no process yet: %w", errdefs.ErrFailedPrecondition)
-	errCondemned    = fmt.Errorf("container is about to be deleted: %w", errdefs.ErrFailedPrecondition)
+	errNotCreated   error = absent("container not created")
+	errFinished     error = absent("process already finished")
+	errNoExec       error = absent("process does not exist")
+	errExists             = fmt.Errorf("id already exists: %w", errdefs.ErrAlreadyExists)
+	errNoInit             = fmt.Errorf("init process is not running: %w", errdefs.ErrFailedPrecondition)
+	errNotStarted         = fmt.Errorf("process is not started: %w", errdefs.ErrFailedPrecondition)
+	errStarting           = fmt.Errorf("process is being started: %w", errdefs.ErrFailedPrecondition)
+	errStarted            = fmt.Errorf("process was started already: %w", errdefs.ErrFailedPrecondition)
+	errStartFailed        = fmt.Errorf("the start of the process has failed: %w", errdefs.ErrFailedPrecondition)
+	errExited             = fmt.Errorf("process has exited: %w", errdefs.ErrFailedPrecondition)
+	errStillRunning       = fmt.Errorf("cannot delete a running process: %w", errdefs.ErrFailedPrecondition)
+	errPaused             = fmt.Errorf("container is paused: %w", errdefs.ErrFailedPrecondition)
+	errNotPaused          = fmt.Errorf("container is not paused: %w", errdefs.ErrFailedPrecondition)
+	errNotRunning         = fmt.Errorf("container is not running: %w", errdefs.ErrFailedPrecondition)
+	errNoProcess          = fmt.Errorf("container has no process yet: %w", errdefs.ErrFailedPrecondition)
+	errCondemned          = fmt.Errorf("container is about to be deleted: %w", errdefs.ErrFailedPrecondition)
 )
 
 // cell is what one event does in one state: exactly one of its fields is set, but

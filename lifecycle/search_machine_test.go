@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/containerd/errdefs"
@@ -376,7 +377,7 @@ func (s *search) refused(err error) {
 		s.fail("totality", "%v of %q is out of contract, but a client may ask it: %v", st.kind, st.who.id(), err)
 	case s.cur != s.was:
 		s.fail("totality", "a refused step has changed the machine")
-	case !errdefs.IsNotFound(err) && !errdefs.IsAlreadyExists(err) && !errdefs.IsFailedPrecondition(err):
+	case !errors.Is(err, ErrAbsent) && !errdefs.IsAlreadyExists(err) && !errdefs.IsFailedPrecondition(err):
 		s.fail("totality", "a refusal without a class: %v", err)
 	}
 	if st.who != theInit {
@@ -384,7 +385,7 @@ func (s *search) refused(err error) {
 		return
 	}
 	switch {
-	case c.forgotten && !errdefs.IsNotFound(err):
+	case c.forgotten && !errors.Is(err, ErrAbsent):
 		s.fail("row 16", "what is deleted is not NotFound: %v", err)
 	case st.kind == CreateAsked && !c.forgotten && !errdefs.IsAlreadyExists(err):
 		s.fail("22", "a second create is not refused with AlreadyExists: %v", err)

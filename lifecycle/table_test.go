@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -166,11 +167,14 @@ func writeColumns(b *bytes.Buffer, rows [][]string) {
 	}
 }
 
-// classes are the ends of the texts of refusals, which errdefs makes.
-var classes = map[string]string{": not found": "NF", ": already exists": "AE", ": failed precondition": "FP"}
+// classes are the ends of the texts of refusals, which errdefs makes. The caller
+// makes NotFound (NF) of what matches ErrAbsent.
+var classes = map[string]string{": already exists": "AE", ": failed precondition": "FP"}
 
 func describe(c cell) string {
 	switch {
+	case errors.Is(c.refuse, ErrAbsent):
+		return "NF" + strconv.Itoa(1+slices.Index(refusals, c.refuse))
 	case c.refuse != nil:
 		text := c.refuse.Error()
 		for end, class := range classes {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/failpoint"
 )
 
@@ -52,7 +53,8 @@ func deleting(ns bundle.Namespace, id bundle.ContainerID, f *flags, out io.Write
 	defer cancel()
 
 	b, err := bundle.Open(path)
-	if errdefs.IsNotFound(err) { // removed already, with all that was in it
+	if errno.IsMissing(err) { // removed already, with all that was in it
+		warnOfState(ns, id, path, log)
 		return writeExit(out, bundle.InitExit{Status: killed, At: time.Now()})
 	}
 	if err != nil {
@@ -80,7 +82,7 @@ func deleting(ns bundle.Namespace, id bundle.ContainerID, f *flags, out io.Write
 func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Logger) bundle.InitExit {
 	o, err := b.ReadOptions()
 	switch {
-	case errdefs.IsNotFound(err): // never created: there is nothing but mounts
+	case errno.IsMissing(err) && neverMade(b): // there is nothing but mounts
 	case err != nil:
 		log.Warn("options are not readable, defaults are taken", "error", err)
 		o = &options.Options{}
@@ -90,7 +92,7 @@ func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Log
 			log.Warn("the runtime did not delete the container", "error", err)
 		}
 		failpoint.Point("delete: runtime returned")
-		if err := rooms.killLeft(ctx, o); err != nil && !errdefs.IsNotFound(err) {
+		if err := rooms.killLeft(ctx, o); err != nil {
 			log.Warn("processes of the container may be left", "error", err)
 		}
 	}
@@ -102,6 +104,21 @@ func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Log
 	return initExit(b, at, log)
 }
 
+// neverMade reports whether no runtime has made an init: it writes a pid file.
+func neverMade(b *bundle.Bundle) bool {
+	_, err := b.ReadPID(bundle.ExecID{})
+	return errno.IsMissing(err)
+}
+
+// warnOfState says what a container without its bundle has left, as far as that
+// can be known: only the bundle names the runtime and its directory.
+func warnOfState(ns bundle.Namespace, id bundle.ContainerID, path string, log *slog.Logger) {
+	state := filepath.Join(defaultRuntimeRoot, ns.String(), id.String())
+	if _, err := os.Lstat(state); err == nil {
+		log.Warn("the bundle is not there, and without it nothing can be removed", "bundle", path, "state", state)
+	}
+}
+
 // initExit is how init ended: as the shim has recorded it, else killed by us at the
 // time given. That is recorded in turn, so that the next delete says the same; with
 // no space left for it, it is not.
@@ -110,13 +127,13 @@ func initExit(b *bundle.Bundle, at time.Time, log *slog.Logger) bundle.InitExit 
 	if err == nil {
 		return exit
 	}
-	if !errdefs.IsNotFound(err) {
+	if !errno.IsMissing(err) {
 		log.Warn("the record of init's exit is damaged", "error", err)
 	}
 	exit = bundle.InitExit{Status: killed, At: at}
 	if exit.PID, err = b.ReadPID(bundle.ExecID{}); err != nil {
 		exit.PID = 0
-		if !errdefs.IsNotFound(err) {
+		if !errno.IsMissing(err) {
 			log.Warn("init's pid is not known", "error", err)
 		}
 	}
@@ -154,7 +171,7 @@ func groupFor(b *bundle.Bundle, id bundle.ContainerID) (string, error) {
 // that does not say where the socket is has none, or has had it removed.
 func removeDeadSocket(b *bundle.Bundle, ns bundle.Namespace, id bundle.ContainerID, address string) error {
 	group, err := groupFor(b, id)
-	if errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) {
+	if errno.IsMissing(err) || errdefs.IsInvalidArgument(err) {
 		return nil
 	}
 	if err != nil {
@@ -162,7 +179,7 @@ func removeDeadSocket(b *bundle.Bundle, ns bundle.Namespace, id bundle.Container
 	}
 	dir, err := b.ReadSocketDir()
 	switch {
-	case errdefs.IsNotFound(err):
+	case errno.IsMissing(err):
 		dir = defaultSocketDir
 	case err != nil:
 		return err

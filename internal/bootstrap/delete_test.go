@@ -146,7 +146,7 @@ func TestDeleteCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, b.PIDPath(bundle.ExecID{}), "4242")
-	if err := errors.Join(os.Mkdir(b.Rootfs(), 0o700), unix.Mount("tmpfs", b.Rootfs(), "tmpfs", 0, "size=4k")); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(d.dir, "r/ns"), 0o700), os.Mkdir(b.Rootfs(), 0o700), unix.Mount("tmpfs", b.Rootfs(), "tmpfs", 0, "size=4k")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(b.Rootfs(), unix.MNT_DETACH) })

@@ -1,9 +1,11 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/rootfs"
 )
@@ -27,8 +30,8 @@ type rooms struct {
 	ns     bundle.Namespace
 	id     bundle.ContainerID
 	log    *slog.Logger
-	// hung: the runtime did not end in its time.
-	hung bool
+	// unable: the runtime could not be asked, or did not end in its time.
+	unable bool
 }
 
 func newRemover(ns bundle.Namespace, id bundle.ContainerID, b *bundle.Bundle, log *slog.Logger) (remover, error) {
@@ -44,26 +47,37 @@ func (r *rooms) deleteContainer(ctx context.Context, o *options.Options) error {
 	awaitDying(dying, r.bundle.Path())
 	cancel()
 	rt, err := r.runtime(o)
-	if err != nil {
-		return err
+	if err == nil && r.noState(o) {
+		return nil
 	}
-	err = rt.Delete(ctx, r.id.String(), true)
-	r.hung = errors.Is(err, context.DeadlineExceeded)
+	if err == nil {
+		err = rt.Delete(ctx, r.id.String(), true)
+	}
+	var own *errno.Error
+	r.unable = errors.As(err, &own)
 	return err
+}
+
+// noState reports whether no runtime can have made anything of the container: it
+// has made no init, and there is no directory to keep one in.
+func (r *rooms) noState(o *options.Options) bool {
+	_, err := os.Stat(runtimeRoot(o, r.ns))
+	return errno.IsMissing(err) && neverMade(r.bundle)
+}
+
+// runtimeRoot is where the runtime keeps the containers of a namespace.
+func runtimeRoot(o *options.Options, ns bundle.Namespace) string {
+	return filepath.Join(cmp.Or(o.GetRoot(), defaultRuntimeRoot), ns.String())
 }
 
 // runtime is the container's OCI runtime, with deadlines that leave delete the time for
 // the rest.
 func (r *rooms) runtime(o *options.Options) (*oci.Runtime, error) {
-	root := o.GetRoot()
-	if root == "" {
-		root = defaultRuntimeRoot
-	}
 	// A call is not ended by its context, only by its deadline.
 	deadlines := oci.DefaultDeadlines()
 	deadlines.Delete, deadlines.State = deleteRuntimeTimeout, stateRuntimeTimeout
 	return oci.New(oci.Config{
-		Binary: o.GetBinaryName(), Root: filepath.Join(root, r.ns.String()), SystemdCgroup: o.GetSystemdCgroup(),
+		Binary: o.GetBinaryName(), Root: runtimeRoot(o, r.ns), SystemdCgroup: o.GetSystemdCgroup(),
 		Dir: r.bundle.Path(), Owner: r.owner, Log: r.log, Deadlines: deadlines,
 	})
 }
@@ -72,8 +86,8 @@ func (r *rooms) runtime(o *options.Options) (*oci.Runtime, error) {
 // shim, in the middle of a create, and had written nothing down.
 func (r *rooms) killLeft(ctx context.Context, o *options.Options) error {
 	err := r.killGroup(ctx, o)
-	if r.hung {
-		return err // it would only hang once more
+	if r.unable {
+		return err // it would only fail or hang once more
 	}
 	rt, rtErr := r.runtime(o)
 	if rtErr == nil {
@@ -92,7 +106,7 @@ func (r *rooms) killGroup(ctx context.Context, o *options.Options) error {
 		return err
 	}
 	group, err := host.FromSpec(spec.CgroupsPath, r.id.String(), o.GetSystemdCgroup())
-	if errdefs.IsNotFound(err) {
+	if errno.IsMissing(err) {
 		return nil
 	}
 	if err != nil {

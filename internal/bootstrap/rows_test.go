@@ -260,6 +260,9 @@ func TestRow61StalePidIsNotSignalled(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, b.PIDPath(bundle.ExecID{}), strconv.Itoa(stranger.Process.Pid))
+	if err := os.MkdirAll(filepath.Join(d.dir, "r/ns"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		if r := c.delete("-bundle", c.bundle); r.ExitStatus != 137 || int(r.Pid) != stranger.Process.Pid {
 			t.Errorf("delete answered %v", r)

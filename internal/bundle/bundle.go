@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -46,7 +45,7 @@ type Bundle struct {
 // Open verifies and opens the bundle at path: an absolute, clean path to a real
 // directory (no symbolic link) that belongs to the calling user. Containerd may
 // have given it another group and mode 0710 for a user namespace; more is not
-// asked. NotFound if there is nothing, otherwise InvalidArgument.
+// asked. errno.ErrMissing if there is nothing, otherwise InvalidArgument.
 func Open(path string) (*Bundle, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return nil, fmt.Errorf("bundle path %q is not absolute and clean: %w", path, errdefs.ErrInvalidArgument)
@@ -81,9 +80,9 @@ func classify(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENAMETOOLONG), errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+		return errno.Classed("", errdefs.ErrInvalidArgument, err)
 	}
-	return fmt.Errorf("%w: %w", cmp.Or[error](errno.Class(err), errdefs.ErrInternal), err)
+	return errno.New("", err)
 }
 
 // Close lets go of the directory. The files stay.
@@ -116,7 +115,7 @@ func (b *Bundle) RemovePID(id ExecID) error {
 }
 
 // ReadPID reads the process's pid file. It is only what the file says: whose
-// process that is has to be proved before anything is done to it. NotFound if
+// process that is has to be proved before anything is done to it. errno.ErrMissing if
 // there is no file; FailedPrecondition if it holds anything but one number
 // above 1 (0 and -1 would address groups of processes, 1 is the system's init).
 func (b *Bundle) ReadPID(id ExecID) (int, error) {
@@ -145,7 +144,7 @@ func parsePID(data []byte) (int, error) {
 
 func (b *Bundle) fd() int { return int(b.dir.Fd()) }
 
-// read returns the whole of a regular file of the bundle. NotFound if there is
+// read returns the whole of a regular file of the bundle. errno.ErrMissing if there is
 // none, InvalidArgument if it is not a regular file or longer than limit.
 func (b *Bundle) read(name string, limit int64) ([]byte, error) {
 	// O_NONBLOCK: a FIFO in the file's place must not hold us up.

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 func open(t testing.TB) *Bundle {
@@ -50,7 +52,7 @@ func TestRow06OpenRefuses(t *testing.T) { // row 6
 		"relative":   {"bundle", errdefs.IsInvalidArgument},
 		"empty":      {"", errdefs.IsInvalidArgument},
 		"not clean":  {dir + "/../" + filepath.Base(dir), errdefs.IsInvalidArgument},
-		"missing":    {filepath.Join(dir, "none"), errdefs.IsNotFound},
+		"missing":    {filepath.Join(dir, "none"), errno.IsMissing},
 		"a file":     {file, errdefs.IsInvalidArgument},
 		"a link":     {link, errdefs.IsInvalidArgument},
 		"NUL inside": {dir + "/a\x00b", errdefs.IsInvalidArgument},
@@ -141,14 +143,14 @@ func TestWriteOptionsForgetsAnExit(t *testing.T) {
 	if err := errors.Join(b.WriteInitExit(InitExit{PID: 7, At: time.Now()}), b.WriteOptions(nil)); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := b.ReadInitExit(); !errdefs.IsNotFound(err) {
+	if e, err := b.ReadInitExit(); !errno.IsMissing(err) {
 		t.Errorf("ReadInitExit = %+v, %v", e, err)
 	}
 }
 
 func TestAddressAndSocketDir(t *testing.T) {
 	b := open(t)
-	if dir, err := b.ReadSocketDir(); !errdefs.IsNotFound(err) {
+	if dir, err := b.ReadSocketDir(); !errno.IsMissing(err) {
 		t.Errorf("with no link: %q, %v", dir, err)
 	}
 	for _, want := range []string{"/run/a", "/run/b"} {
@@ -202,7 +204,7 @@ func TestRecordsAreContainerds(t *testing.T) {
 
 func TestReadOptionsOfOlderShims(t *testing.T) {
 	b := open(t)
-	if _, err := b.ReadOptions(); !errdefs.IsNotFound(err) {
+	if _, err := b.ReadOptions(); !errno.IsMissing(err) {
 		t.Errorf("with no file: %v", err)
 	}
 	put(t, b, runtimeFile, "crun")
@@ -221,7 +223,7 @@ func TestReadOptionsOfOlderShims(t *testing.T) {
 
 func TestReadInitExitRefuses(t *testing.T) {
 	b := open(t)
-	if _, err := b.ReadInitExit(); !errdefs.IsNotFound(err) {
+	if _, err := b.ReadInitExit(); !errno.IsMissing(err) {
 		t.Errorf("with no file: %v", err)
 	}
 	for _, content := range []string{"", "{", "null", "{}", `{"Timestamp":"2026-09-01T10:00:00Z","Pid":-1,"Status":0}`,
@@ -240,7 +242,7 @@ func TestPIDFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.ReadPID(exec); !errdefs.IsNotFound(err) {
+	if _, err := b.ReadPID(exec); !errno.IsMissing(err) {
 		t.Errorf("with no file: %v", err)
 	}
 	for content, want := range map[string]int{"4242": 4242, "4242\n": 4242, "2": 2} {
@@ -255,7 +257,7 @@ func TestPIDFiles(t *testing.T) {
 			t.Errorf("%q: %d, %v", content, got, err)
 		}
 	}
-	if _, err := b.ReadPID(ExecID{}); !errdefs.IsNotFound(err) {
+	if _, err := b.ReadPID(ExecID{}); !errno.IsMissing(err) {
 		t.Errorf("an exec called init has init's pid file: %v", err)
 	}
 	for range 2 {
@@ -314,7 +316,7 @@ func TestWritesAreAtomic(t *testing.T) {
 		default:
 		}
 		e, err := b.ReadInitExit()
-		if errdefs.IsNotFound(err) {
+		if errno.IsMissing(err) {
 			continue
 		}
 		if err != nil || e.PID != 1000+int(e.Status) {

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Records that a shim leaves in the bundle for the delete command, which runs
@@ -41,7 +43,7 @@ func (b *Bundle) WriteOptions(o *options.Options) error {
 }
 
 // ReadOptions returns what WriteOptions kept, here or in another shim. Where
-// options.json says no runtime, the file "runtime" is asked. NotFound if there
+// options.json says no runtime, the file "runtime" is asked. errno.ErrMissing if there
 // is neither file (the container was never created), InvalidArgument if one is
 // damaged.
 func (b *Bundle) ReadOptions() (*options.Options, error) {
@@ -52,7 +54,7 @@ func (b *Bundle) ReadOptions() (*options.Options, error) {
 		if err := json.Unmarshal(data, o); err != nil {
 			return nil, fmt.Errorf("%s: %w: %w", filepath.Join(b.path, optionsFile), errdefs.ErrInvalidArgument, err)
 		}
-	case !errdefs.IsNotFound(err):
+	case !errno.IsMissing(err):
 		return nil, err
 	}
 	if o.BinaryName != "" {
@@ -63,7 +65,7 @@ func (b *Bundle) ReadOptions() (*options.Options, error) {
 	case nameErr == nil:
 		o.BinaryName = string(name)
 		return o, nil
-	case errdefs.IsNotFound(nameErr):
+	case errno.IsMissing(nameErr):
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +100,7 @@ func (b *Bundle) WriteInitExit(e InitExit) error {
 }
 
 // ReadInitExit returns what WriteInitExit left, here or in another shim.
-// NotFound if init has not been seen to exit; InvalidArgument if the record is
+// errno.ErrMissing if init has not been seen to exit; InvalidArgument if the record is
 // damaged, in which case the status is as unknown as if there were none.
 func (b *Bundle) ReadInitExit() (InitExit, error) {
 	data, err := b.read(exitFile, maxRecordSize)
@@ -133,7 +135,7 @@ func (b *Bundle) WriteSocketDir(dir string) error {
 	return nil
 }
 
-// ReadSocketDir returns what WriteSocketDir kept; NotFound if nothing was.
+// ReadSocketDir returns what WriteSocketDir kept; errno.ErrMissing if nothing was.
 func (b *Bundle) ReadSocketDir() (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(b.fd(), socketDirLink, buf)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Spec is the part of config.json that a shim needs. The rest is the OCI
@@ -107,7 +109,7 @@ func (b *Bundle) ReadAnnotations() (map[string]string, error) {
 func (b *Bundle) readSpec(into any, doubled func() bool) error {
 	path := filepath.Join(b.path, specFile)
 	data, err := b.read(specFile, MaxSpecSize)
-	if errdefs.IsNotFound(err) {
+	if errno.IsMissing(err) {
 		return fmt.Errorf("%s is missing: %w", path, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {

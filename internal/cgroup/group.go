@@ -15,7 +15,7 @@ import (
 )
 
 // Group is one container's control group: a directory in the unified hierarchy, or one in each hierarchy of version 1.
-// The zero Group belongs to nobody: it has no directories and every method that reads answers NotFound. A Group names
+// The zero Group belongs to nobody: it has no directories and every method that reads answers errno.ErrMissing. A Group names
 // directories, it does not hold them: the runtime removes them at delete. It may be copied and used by many goroutines.
 type Group struct {
 	host *Host
@@ -42,7 +42,7 @@ var killOrder = []string{"pids", "devices", "freezer", "memory", "cpu", "cpuacct
 
 // Of finds the cgroup of a living process from /proc/PID/cgroup.
 //
-// Errors: NotFound if the process is gone, or is a zombie that no longer names its cgroup (a dead process is moved to
+// Errors: errno.ErrMissing if the process is gone, or is a zombie that no longer names its cgroup (a dead process is moved to
 // the root of each version 1 hierarchy at once, of version 2 only when it is reaped); use FromSpec then.
 func (h *Host) Of(pid int) (Group, error) {
 	if pid <= 0 {
@@ -59,13 +59,13 @@ func (h *Host) Of(pid int) (Group, error) {
 	}
 	// Read in this order: a process that is alive now was alive when its membership was read.
 	if len(g.private()) == 0 && !h.alive(id) {
-		return Group{}, fmt.Errorf("process %d has exited and left its cgroup: %w", pid, errdefs.ErrNotFound)
+		return Group{}, errno.Missing(fmt.Sprintf("process %d has exited and left its cgroup", pid))
 	}
 	return g, nil
 }
 
 // Locate is Of, or where init is dead already, FromSpec. It is what a caller who has just created a container wants. Like
-// FromSpec it says NotFound only of what it has looked for.
+// FromSpec it says errno.ErrMissing only of what it has looked for.
 func (h *Host) Locate(pid int, cgroupsPath, id string, systemd bool) (Group, error) {
 	g, err := h.Of(pid)
 	if err == nil {
@@ -75,7 +75,7 @@ func (h *Host) Locate(pid int, cgroupsPath, id string, systemd bool) (Group, err
 	switch {
 	case specErr == nil:
 		return g, nil
-	case !errdefs.IsNotFound(specErr):
+	case !errno.IsMissing(specErr):
 		return Group{}, specErr
 	}
 	return Group{}, err
@@ -83,7 +83,7 @@ func (h *Host) Locate(pid int, cgroupsPath, id string, systemd bool) (Group, err
 
 // group makes a Group of the paths in m that this mount namespace shows.
 func (h *Host) group(m membership) (Group, error) {
-	own, err := h.membershipOf("self")
+	own, err := h.ownMembership()
 	if err != nil {
 		return Group{}, err
 	}
@@ -93,7 +93,7 @@ func (h *Host) group(m membership) (Group, error) {
 			g.v2 = place{dir: dir, private: private(h.v2, dir, own[""])}
 			return g, nil
 		}
-		return Group{}, fmt.Errorf("cgroup %q is not below %q: %w", m[""], h.v2.root, errdefs.ErrNotFound)
+		return Group{}, errno.Missing(fmt.Sprintf("cgroup %q is not below %q", m[""], h.v2.root))
 	}
 	for _, c := range h.controllers() {
 		if dir, ok := h.v1[c].inside(m[c]); ok {
@@ -101,7 +101,7 @@ func (h *Host) group(m membership) (Group, error) {
 		}
 	}
 	if len(g.v1) == 0 {
-		return Group{}, fmt.Errorf("no cgroup hierarchy is mounted here: %w", errdefs.ErrNotFound)
+		return Group{}, errno.Missing("no cgroup hierarchy is mounted here")
 	}
 	return g, nil
 }

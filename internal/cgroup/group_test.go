@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 func all(path string) string {
@@ -30,15 +32,15 @@ func TestOf(t *testing.T) {
 		{"v1", v1Mounts, v1Self, all("/c1"), "S", "/pids/c1", "/memory/c1", false, nil},
 		{"v1 path with a colon", v1Mounts, v1Self, all("/kubepods:burstable:c1"), "S", "/pids/kubepods:burstable:c1", "/memory/kubepods:burstable:c1", false, nil},
 		{"hybrid uses v1", hybridMounts, v1Self, all("/c1"), "S", "/pids/c1", "/memory/c1", false, nil},
-		{"v1 zombie names the roots", v1Mounts, v1Self, all("/"), "Z", "", "", false, errdefs.ErrNotFound},
+		{"v1 zombie names the roots", v1Mounts, v1Self, all("/"), "Z", "", "", false, errno.ErrMissing},
 		{"v1 no pids controller of its own", v1Mounts, v1Self, "4:memory:/c1\n3:pids:/\n2:devices:/c1\n", "S", "/devices/c1", "/memory/c1", false, nil},
 		{"in the shim's own group", v1Mounts, v1Self, all("/shim"), "S", "", "/memory/shim", false, nil},
 		{"in a group above the shim's", v1Mounts, all("/pod/shim"), all("/pod"), "S", "", "/memory/pod", false, nil},
 		{"beside the shim, same prefix", v1Mounts, all("/pod-shim"), all("/pod"), "S", "/pids/pod", "/memory/pod", false, nil},
 		{"below the shim's", v2Mounts, "0::/pod\n", "0::/pod/c\n", "S", "/pod/c", "/pod/c", true, nil},
 		{"living in the root", v2Mounts, "0::/shim\n", "0::/\n", "S", "", "", true, nil},
-		{"outside our cgroup namespace", v2Mounts, "0::/shim\n", "0::/../other\n", "S", "", "", true, errdefs.ErrNotFound},
-		{"nothing mounted", "", "0::/\n", "0::/c\n", "S", "", "", false, errdefs.ErrNotFound},
+		{"outside our cgroup namespace", v2Mounts, "0::/shim\n", "0::/../other\n", "S", "", "", true, errno.ErrMissing},
+		{"nothing mounted", "", "0::/\n", "0::/c\n", "S", "", "", false, errno.ErrMissing},
 		{"garbage", v2Mounts, "0::/shim\n", "what\n", "S", "", "", true, errdefs.ErrInternal},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,7 +84,7 @@ func TestOfRefusesPids(t *testing.T) {
 			t.Errorf("pid %d: %v", pid, err)
 		}
 	}
-	if _, err := h.Of(4242); !errdefs.IsNotFound(err) {
+	if _, err := h.Of(4242); !errno.IsMissing(err) {
 		t.Errorf("a process that is not there: %v", err)
 	}
 }
@@ -97,7 +99,7 @@ func TestOfInsideAContainer(t *testing.T) {
 	if err != nil || g.KillDir() != f.cgfs+"/memory/c1" {
 		t.Errorf("%q, %v", g.KillDir(), err)
 	}
-	if _, err := h.Of(43); !errdefs.IsNotFound(err) {
+	if _, err := h.Of(43); !errno.IsMissing(err) {
 		t.Errorf("a group that is not mounted here: %v", err)
 	}
 }
@@ -141,8 +143,8 @@ func TestFromSpec(t *testing.T) {
 		{"relative on v2: beside the shim", v2Mounts, "0::/a/shim\n", "c1", false, "/a/c1", "/a/c1", nil},
 		{"dots stay inside", v2Mounts, "0::/shim\n", "/../../c1", false, "/c1", "/c1", nil},
 		{"the root", v2Mounts, "0::/shim\n", "/..", false, "", "", errdefs.ErrInvalidArgument},
-		{"gone", v2Mounts, "0::/shim\n", "/c1", false, "", "", errdefs.ErrNotFound},
-		{"the shim's own", v2Mounts, "0::/shim\n", "/shim", false, "/shim", "", errdefs.ErrNotFound},
+		{"gone", v2Mounts, "0::/shim\n", "/c1", false, "", "", errno.ErrMissing},
+		{"the shim's own", v2Mounts, "0::/shim\n", "/shim", false, "/shim", "", errno.ErrMissing},
 		{"systemd", v2Mounts, "0::/shim\n", "kubepods-pod1.slice:cri-containerd:c1", true, "/kubepods.slice/kubepods-pod1.slice/cri-containerd-c1.scope", "/kubepods.slice/kubepods-pod1.slice/cri-containerd-c1.scope", nil},
 		{"systemd v1", v1Mounts, v1Self, ":lark:c1", true, "/pids/system.slice/lark-c1.scope", "/pids/system.slice/lark-c1.scope", nil},
 		{"systemd default of crun", v2Mounts, "0::/shim\n", "", true, "/system.slice/crun-id1.scope", "/system.slice/crun-id1.scope", nil},
@@ -172,7 +174,7 @@ func TestLocateFallsBackToTheSpec(t *testing.T) {
 	f := newFake(t).layout(v1Mounts, v1Self)
 	f.process("42", all("/"), "Z")
 	h := f.host()
-	if _, err := h.Locate(42, "/c1", "id", false); !errdefs.IsNotFound(err) {
+	if _, err := h.Locate(42, "/c1", "id", false); !errno.IsMissing(err) {
 		t.Errorf("neither: %v", err)
 	}
 	f.mkdir("cgroup/pids/c1")
@@ -194,10 +196,10 @@ func TestZeroGroup(t *testing.T) {
 		t.Error(err)
 	}
 	w, err := g.WatchOOM(func() { t.Error("OOM") })
-	if !errdefs.IsNotFound(err) || w.Last() {
+	if !errno.IsMissing(err) || w.Last() {
 		t.Error(err)
 	}
-	if _, err := g.Stats(); !errdefs.IsNotFound(err) {
+	if _, err := g.Stats(); !errno.IsMissing(err) {
 		t.Error(err)
 	}
 }
@@ -268,7 +270,7 @@ func TestOfARealZombie(t *testing.T) {
 	waitZombie(t, cmd.Process.Pid)
 	// Whether a zombie still names its group is the kernel's affair; what must not be is a group with a wrong KillDir.
 	dead, err := h.Of(cmd.Process.Pid)
-	if err == nil && dead.KillDir() != g.KillDir() || err != nil && !errdefs.IsNotFound(err) {
+	if err == nil && dead.KillDir() != g.KillDir() || err != nil && !errno.IsMissing(err) {
 		t.Errorf("zombie: %q, %v", dead.KillDir(), err)
 	}
 	if again, err := h.Locate(cmd.Process.Pid, "/"+filepath.Base(g.KillDir()), "x", false); err != nil || again.KillDir() != g.KillDir() {

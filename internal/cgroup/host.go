@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/mountinfo"
 )
 
@@ -46,7 +47,7 @@ type mount struct {
 }
 
 // NewHost reads the layout of this machine. It fails where /proc cannot be read; a machine without any cgroup mount is
-// not an error but has no groups (NotFound from Of and FromSpec).
+// not an error but has no groups (errno.ErrMissing from Of and FromSpec).
 func NewHost() (*Host, error) {
 	return hostAt(kernel(), "/proc", defaultRoot, "/sys/kernel/mm/hugepages")
 }
@@ -123,7 +124,13 @@ func (m mount) inside(p string) (string, bool) {
 // membership is a parsed /proc/PID/cgroup: the path in each hierarchy, by controller; version 2 under "".
 type membership map[string]string
 
-// membershipOf reads the cgroups of a process. NotFound if there is no such process.
+// ownMembership reads the cgroups of this process. That they cannot be read says nothing about any other's.
+func (h *Host) ownMembership() (membership, error) {
+	m, err := h.membershipOf("self")
+	return m, errno.Unexpected("", err)
+}
+
+// membershipOf reads the cgroups of a process. errno.ErrMissing if there is no such process.
 func (h *Host) membershipOf(pid string) (membership, error) {
 	b, err := h.sys.readFile(path.Join(h.proc, pid, "cgroup"))
 	if err != nil {

@@ -9,13 +9,15 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // JoinShim moves process pid, a shim, into the existing cgroup at cgroupPath (from the root of the hierarchies): of
 // version 2, and of every mounted hierarchy of version 1 that has it. This is the ShimCgroup option; unlike a
 // container's, the group is the administrator's: it is neither made here nor removed.
 //
-// Errors: NotFound if no hierarchy has it; else the first that refused, the rest having been tried.
+// Errors: errno.ErrMissing if no hierarchy has it; else the first that refused, the rest having been tried.
 func (h *Host) JoinShim(cgroupPath string, pid int) error {
 	if pid <= 0 || cgroupPath == "" {
 		return fmt.Errorf("cgroup %q for pid %d: %w", cgroupPath, pid, errdefs.ErrInvalidArgument)
@@ -45,7 +47,7 @@ func (h *Host) JoinShim(cgroupPath string, pid int) error {
 		}
 	}
 	if first == nil && joined == 0 {
-		return fmt.Errorf("cgroup %s: %w", clean, errdefs.ErrNotFound)
+		return errno.Missing(fmt.Sprintf("cgroup %s", clean))
 	}
 	return first
 }

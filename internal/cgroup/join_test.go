@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 func TestJoinShimFake(t *testing.T) {
@@ -28,7 +30,7 @@ func TestJoinShimFake(t *testing.T) {
 			t.Errorf("%s has %q", c, b)
 		}
 	}
-	if err := h.JoinShim("/other", 77); !errdefs.IsNotFound(err) {
+	if err := h.JoinShim("/other", 77); !errno.IsMissing(err) {
 		t.Errorf("an absent group: %v", err)
 	}
 	for _, bad := range []int{0, -1} {
@@ -79,7 +81,7 @@ func TestJoinShimReal(t *testing.T) {
 			t.Errorf("%s: %q, %v", d, b, err)
 		}
 	}
-	if err := h.JoinShim("/"+name, 1<<22+1); !errdefs.IsNotFound(err) {
+	if err := h.JoinShim("/"+name, 1<<22+1); !errno.IsMissing(err) {
 		t.Errorf("a process that is not there: %v", err)
 	}
 }

@@ -8,8 +8,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/containerd/errdefs"
-
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/routine"
 )
 
@@ -42,13 +41,13 @@ type OOMWatch struct {
 // container has the killing disabled and ran out of memory.)
 //
 // The watch is never nil and Last must be called on it, whatever the error: an error means that it is degraded, worth
-// one warning and nothing else. NotFound: no memory controller (Last will always answer false). ResourceExhausted: no
+// one warning and nothing else. errno.ErrMissing: no memory controller (Last will always answer false). ResourceExhausted: no
 // descriptor or no inotify instance or watch left.
 func (g Group) WatchOOM(onOOM func()) (*OOMWatch, error) {
 	w := &OOMWatch{host: g.host, hear: onOOM, stop: make(chan struct{}), unsubscribe: func() {}}
 	dir := g.memoryDir()
 	if dir == "" {
-		return w, fmt.Errorf("no memory cgroup to watch for OOM: %w", errdefs.ErrNotFound)
+		return w, errno.Missing("no memory cgroup to watch for OOM")
 	}
 	w.dir, w.file = dir, "memory.oom_control"
 	if g.Unified() {

@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // eater, in the environment, makes the test binary a process that eats memory once a line is written to it.
@@ -170,7 +172,7 @@ func TestRow57GroupRemovedUnderWatchV1(t *testing.T) {
 	if w.Last() {
 		t.Error("OOM out of nothing")
 	}
-	if _, err := g.WatchOOM(func() {}); !errdefs.IsNotFound(err) {
+	if _, err := g.WatchOOM(func() {}); !errno.IsMissing(err) {
 		t.Errorf("watching a group that is gone: %v", err)
 	}
 }
@@ -256,7 +258,7 @@ func TestRow57OOMWithoutController(t *testing.T) {
 		t.Fatal(err)
 	}
 	w, err := g.WatchOOM(func() { t.Error("called") })
-	if !errdefs.IsNotFound(err) || w.Last() {
+	if !errno.IsMissing(err) || w.Last() {
 		t.Errorf("%v", err)
 	}
 	if (*OOMWatch)(nil).Last() {

@@ -7,17 +7,17 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/errdefs"
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // Pids lists the processes of the group and of the groups below it, in ascending order, as pids of the shim's pid
 // namespace. It is one reading per group: a process that forks or moves meanwhile may be missed or listed still.
 //
-// Errors: NotFound if there is no group of the container's own, or not any more.
+// Errors: errno.ErrMissing if there is no group of the container's own, or not any more.
 func (g Group) Pids() ([]int, error) {
 	dir := g.KillDir()
 	if dir == "" {
-		return nil, fmt.Errorf("no cgroup to list: %w", errdefs.ErrNotFound)
+		return nil, errno.Missing("no cgroup to list")
 	}
 	pids, err := g.host.pidsIn(nil, dir)
 	if err != nil {

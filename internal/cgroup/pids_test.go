@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/containerd/errdefs"
+	"github.com/larkshim/lark/internal/errno"
 )
 
 func TestPidsOfAGroupAndThoseBelow(t *testing.T) {
@@ -31,8 +31,8 @@ func TestPidsOfAGroupAndThoseBelow(t *testing.T) {
 }
 
 func TestPidsOfNoGroup(t *testing.T) {
-	if _, err := (Group{}).Pids(); !errdefs.IsNotFound(err) {
-		t.Errorf("the zero group: %v, want NotFound", err)
+	if _, err := (Group{}).Pids(); !errno.IsMissing(err) {
+		t.Errorf("the zero group: %v, want ErrMissing", err)
 	}
 	f := newFake(t).layout(v2Mounts, "0::/shim\n")
 	f.write("cgroup/ctr/cgroup.procs", "")
@@ -43,8 +43,8 @@ func TestPidsOfNoGroup(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(f.cgfs, "ctr")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.Pids(); !errdefs.IsNotFound(err) {
-		t.Errorf("a group that has gone: %v, want NotFound", err)
+	if _, err := g.Pids(); !errno.IsMissing(err) {
+		t.Errorf("a group that has gone: %v, want ErrMissing", err)
 	}
 }
 

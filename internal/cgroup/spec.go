@@ -17,11 +17,11 @@ import (
 // empty), its id and whether the runtime was told to let systemd make it. The first place that exists is taken, since
 // runtimes differ in where they put a relative path or none.
 //
-// Errors: NotFound if nothing of the kind exists (any more), InvalidArgument for a path that systemd cannot have; the
+// Errors: errno.ErrMissing if nothing of the kind exists (any more), InvalidArgument for a path that systemd cannot have; the
 // kernel's, with its class, if that cannot be found out: who took this for "nothing" would leave processes, or kill those
 // of somebody who was there before.
 func (h *Host) FromSpec(cgroupsPath, id string, systemd bool) (Group, error) {
-	own, err := h.membershipOf("self")
+	own, err := h.ownMembership()
 	if err != nil {
 		return Group{}, err
 	}
@@ -38,7 +38,7 @@ func (h *Host) FromSpec(cgroupsPath, id string, systemd bool) (Group, error) {
 			return g, nil
 		}
 	}
-	return Group{}, fmt.Errorf("container %s has no cgroup (path %q): %w", id, cgroupsPath, errdefs.ErrNotFound)
+	return Group{}, errno.Missing(fmt.Sprintf("container %s has no cgroup (path %q)", id, cgroupsPath))
 }
 
 // candidate is a place where the container's group may be.

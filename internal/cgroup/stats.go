@@ -7,9 +7,10 @@ import (
 	"path"
 	"strconv"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // The messages that clients of containerd decode: io.containerd.cgroups.v1.Metrics and its version 2, from
@@ -22,10 +23,10 @@ const (
 // Stats is what the group uses and has used. What the kernel does not offer is left out or 0; a limit that is "max" is
 // the largest number. It reads files only, and so answers whatever state the container is in, frozen included.
 //
-// Errors: NotFound if the group is gone.
+// Errors: errno.ErrMissing if the group is gone.
 func (g Group) Stats() (*anypb.Any, error) {
 	if g.IsZero() {
-		return nil, fmt.Errorf("the container has no cgroup: %w", errdefs.ErrNotFound)
+		return nil, errno.Missing("the container has no cgroup")
 	}
 	r := &reader{sys: g.host.sys, buf: make([]byte, 0, readChunk)}
 	var m message
@@ -40,7 +41,7 @@ func (g Group) Stats() (*anypb.Any, error) {
 		return nil, fmt.Errorf("reading stats of %s: %w", g, classed(r.err))
 	}
 	if !r.any {
-		return nil, fmt.Errorf("cgroup %s is gone: %w", g, errdefs.ErrNotFound)
+		return nil, errno.Missing(fmt.Sprintf("cgroup %s is gone", g))
 	}
 	return &anypb.Any{TypeUrl: url, Value: m}, nil
 }

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // decode does what a client of containerd does with the answer of Stats.
@@ -76,7 +78,7 @@ func TestStatsV1(t *testing.T) {
 		t.Errorf("%v", prototext.Format(got))
 	}
 	must(t, g.Remove())
-	if _, err := g.Stats(); !errdefs.IsNotFound(err) {
+	if _, err := g.Stats(); !errno.IsMissing(err) {
 		t.Errorf("row 57, the group is gone: %v", err)
 	}
 }
@@ -124,7 +126,7 @@ func TestStatsV2AsUpstream(t *testing.T) {
 		t.Errorf("hugetlb: %v", h)
 	}
 	must(t, os.RemoveAll(filepath.Join(f.cgfs, "c")))
-	if _, err := g.Stats(); !errdefs.IsNotFound(err) {
+	if _, err := g.Stats(); !errno.IsMissing(err) {
 		t.Errorf("row 57, the group is gone: %v", err)
 	}
 }

@@ -121,8 +121,8 @@ func classed(err error) error {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EAGAIN):
 		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	}
-	if class := errno.Class(err); class != nil {
-		return fmt.Errorf("%w: %w", class, err)
+	if errno.Class(err) != nil {
+		return errno.New("", err)
 	}
 	return err
 }

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
-	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // unifiedHost is this machine as if it had nothing but its cgroup2 mount, wherever that is.
@@ -65,10 +66,10 @@ func TestUnifiedReal(t *testing.T) {
 		t.Errorf("from the spec: %q, %v", s.KillDir(), err)
 	}
 	must(t, g.Remove())
-	if _, err := g.Stats(); !errdefs.IsNotFound(err) {
+	if _, err := g.Stats(); !errno.IsMissing(err) {
 		t.Errorf("row 57, the group is gone: %v", err)
 	}
-	if _, err := h.FromSpec("/"+name+"/c", "x", false); !errdefs.IsNotFound(err) {
+	if _, err := h.FromSpec("/"+name+"/c", "x", false); !errno.IsMissing(err) {
 		t.Errorf("from the spec, gone: %v", err)
 	}
 }

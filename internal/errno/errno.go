@@ -31,6 +31,10 @@ func RetryValue[T any](call func() (T, error)) (T, error) {
 	}
 }
 
+// missing has the numbers that say that something is not there: a file, a process, a
+// cgroup that was removed while its file was open.
+var missing = []unix.Errno{unix.ENOENT, unix.ESRCH, unix.ENODEV}
+
 // classes has the numbers that mean the same wherever they come from, see errno(3).
 var classes = []struct {
 	class   error
@@ -38,7 +42,8 @@ var classes = []struct {
 }{
 	// What is exhausted may be tried again.
 	{errdefs.ErrResourceExhausted, []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOSPC, unix.EDQUOT, unix.EAGAIN}},
-	{errdefs.ErrNotFound, []unix.Errno{unix.ENOENT, unix.ESRCH, unix.ENODEV}},
+	// Never NotFound: the number speaks of a file or a process of the host.
+	{errdefs.ErrFailedPrecondition, append([]unix.Errno{unix.ENOTDIR}, missing...)},
 	{errdefs.ErrPermissionDenied, []unix.Errno{unix.EACCES, unix.EPERM, unix.EROFS}},
 	{errdefs.ErrInternal, []unix.Errno{unix.EIO}},
 }

@@ -36,6 +36,8 @@ type call struct {
 	stdin *os.File // closed by run
 	// answer: stdout is the answer, and is wanted whole.
 	answer bool
+	// home is the directory of the runtime's state before the call.
+	home place
 }
 
 // handsOn tells whether the runtime's stdio is the container's.
@@ -50,7 +52,11 @@ type outcome struct {
 // run starts the call, waits for it and judges it. Whatever the outcome, the
 // call itself has been reaped or, if the kernel does not let it die, left to its
 // owner; and when it did not end of its own will, what it had forked was killed.
-func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
+func (r *Runtime) run(ctx context.Context, c *call) (_ outcome, err error) {
+	if c.home, err = r.home(c.op); err != nil {
+		closeFile(c.stdin)
+		return outcome{}, err
+	}
 	var logFrom int64
 	if c.log == nil { // shared: only what comes from now on may be ours
 		logFrom = r.files.size(r.logPath)
@@ -65,7 +71,7 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 	closeFile(c.stdin)
 	if err != nil {
 		out.abandon()
-		return outcome{}, startError(c.op, r.name, err)
+		return outcome{}, r.startError(c.op, err)
 	}
 	out.started()
 	failpoint.Point("runtime: running")
@@ -90,7 +96,7 @@ func (r *Runtime) run(ctx context.Context, c *call) (outcome, error) {
 	}
 	stdout, err := out.answer()
 	if err != nil {
-		return outcome{}, &Error{Op: c.op, Message: err.Error(), Class: errdefs.ErrInternal}
+		return outcome{}, systemError(c.op, r.name, err)
 	}
 	return outcome{process: process, stdout: stdout}, nil
 }
@@ -133,12 +139,12 @@ func (r *Runtime) await(ctx context.Context, c *call, p *children.Process) (chil
 	if err == nil {
 		return exit, nil
 	}
-	e := systemError(c.op, "waiting for "+r.name, err)
+	doing := "waiting for " + r.name
 	if errors.Is(err, context.DeadlineExceeded) {
-		e.Message = fmt.Sprintf("%s did not end within %v and was killed", r.name, time.Since(began).Round(time.Millisecond))
+		doing = fmt.Sprintf("%s did not end within %v and was killed", r.name, time.Since(began).Round(time.Millisecond))
 	}
 	r.killTree(c, p)
-	return children.Exit{}, e
+	return children.Exit{}, systemError(c.op, doing, err)
 }
 
 // killTree ends a call that did not end well, with everything it has left. Its
@@ -155,10 +161,10 @@ func (r *Runtime) killTree(c *call, p *children.Process) {
 
 // failure judges a call that exited with a status other than 0.
 func (r *Runtime) failure(c *call, p *children.Process, exit children.Exit, logFrom int64, stderr []byte) error {
-	e := &Error{Op: c.op, Status: exit.Status, Class: errdefs.ErrUnknown}
+	e := &Error{Op: c.op, Status: exit.Status, class: errdefs.ErrUnknown}
 	if bySignal(exit.Status) {
 		// It had no chance to clean up.
-		e.Class = errdefs.ErrInternal
+		e.class = errdefs.ErrInternal
 		e.Message = fmt.Sprintf("%s was killed by signal %d", r.name, exit.Status-signalBase)
 	}
 	if bySignal(exit.Status) || c.space != nil {
@@ -200,13 +206,16 @@ func bySignal(status uint32) bool {
 	return status > signalBase && status <= signalBase+lastSignal
 }
 
-// startError is a fork or exec that failed.
-func startError(op, name string, err error) error {
-	e := systemError(op, "starting "+name, err)
-	if errors.Is(err, errdefs.ErrFailedPrecondition) {
-		e.Class = errdefs.ErrFailedPrecondition
+// startError is a fork or exec that failed. The kernel names neither of the two
+// that may be missing, so both are looked for.
+func (r *Runtime) startError(op string, err error) error {
+	what := "starting " + r.name
+	if fi, statErr := os.Stat(r.dir); statErr == nil && !fi.IsDir() || errors.Is(statErr, os.ErrNotExist) {
+		what += " in " + r.dir + ", which is not there"
+	} else if _, statErr := os.Stat(r.binary); errors.Is(statErr, os.ErrNotExist) {
+		what += ": " + r.binary + " is not there"
 	}
-	return e
+	return systemError(op, what, err)
 }
 
 func closeFile(f *os.File) {

@@ -5,7 +5,6 @@ package oci
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,7 +33,7 @@ func (r *Runtime) Clear(ctx context.Context, id string) error {
 	if r.root == "" || !r.Known(id) {
 		return nil
 	}
-	if err := r.Delete(ctx, id, true); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err := r.Delete(ctx, id, true); err != nil && !errdefs.IsNotFound(err) {
 		if e := asError(err); e == nil || !refused(e) {
 			return err
 		}

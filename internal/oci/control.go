@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // statusStopped is the OCI status of a container whose init has exited.
@@ -29,7 +30,8 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 
 // Kill sends sig to init, or with all to every process of the container. An
 // answer without error says that the runtime has sent it, not that anybody died.
-// NotFound: there is no such container, or its init has exited.
+// NotFound: there is no such container. FailedPrecondition: its init has exited,
+// as the runtime has it.
 func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
 	args := make([]string, 0, 4)
 	args = append(args, opKill)
@@ -37,7 +39,7 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 		args = append(args, "--all")
 	}
 	_, err := r.run(ctx, &call{op: opKill, args: append(args, id, strconv.Itoa(int(sig))), deadline: r.deadlines.Kill})
-	return r.classify(ctx, id, err, errdefs.ErrNotFound)
+	return r.classify(ctx, id, err, errdefs.ErrFailedPrecondition)
 }
 
 // Delete removes a stopped container; with force it kills it first. NotFound:
@@ -68,7 +70,7 @@ func (r *Runtime) Resume(ctx context.Context, id string) error {
 func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
 	data, err := json.Marshal(resources)
 	if err != nil {
-		return &Error{Op: opUpdate, Message: clip(err.Error()), Class: errdefs.ErrInvalidArgument, Cause: err}
+		return errno.Classed(said(opUpdate, "the resources"), errdefs.ErrInvalidArgument, err)
 	}
 	// Through memory: a pipe holds 64 KiB, and a goroutine to fill it could be
 	// left behind by a runtime that does not read.
@@ -141,13 +143,13 @@ func (r *Runtime) Pids(ctx context.Context, id string) ([]int, error) {
 // State asks the runtime about a container. NotFound: it knows none of that id.
 func (r *Runtime) State(ctx context.Context, id string) (*runc.Container, error) {
 	var c runc.Container
-	err := r.query(ctx, &call{op: opState, args: []string{opState, id}, deadline: r.deadlines.State}, &c)
+	probe := &call{op: opState, args: []string{opState, id}, deadline: r.deadlines.State}
+	err := r.query(ctx, probe, &c)
 	if err == nil {
 		return &c, nil
 	}
-	gone, perr := r.gone(id, err)
-	if perr == nil && gone {
-		asError(err).Class = errdefs.ErrNotFound
+	if e := asError(err); e != nil && r.gone(id, probe.home) {
+		e.absent()
 	}
 	return nil, err
 }
@@ -181,7 +183,7 @@ func (r *Runtime) query(ctx context.Context, c *call, into any) error {
 		return err
 	}
 	if err := json.Unmarshal(done.stdout, into); err != nil {
-		return &Error{Op: c.op, Message: clip(fmt.Sprintf("%s answered nonsense: %v", r.name, err)), Class: errdefs.ErrInternal, Cause: err}
+		return errno.Classed(said(c.op, r.name+" answered nonsense"), errdefs.ErrInternal, err)
 	}
 	return nil
 }
@@ -196,29 +198,24 @@ func (r *Runtime) classify(ctx context.Context, id string, err error, ifStopped 
 	}
 	state, serr := r.State(ctx, id)
 	switch {
-	case errors.Is(serr, errdefs.ErrNotFound):
-		e.Class = errdefs.ErrNotFound
+	case errdefs.IsNotFound(serr):
+		e.absent()
 	case serr == nil && state.Status == statusStopped && ifStopped != nil:
-		e.Class = ifStopped
+		e.class = ifStopped
 	}
 	return err
 }
 
-// gone tells whether a failed `state` means that there is no container: the
-// runtime ran to its end and refused, and under its root there is nothing of
-// that name either. The second look keeps a runtime that fails for another
+// gone reports whether the runtime's directory, the same as before the runtime
+// was asked, has nothing of that name. It keeps a runtime that fails for another
 // reason (its log cannot be opened, its state is damaged) from making a living
 // container look deleted.
-func (r *Runtime) gone(id string, err error) (bool, error) {
-	e := asError(err)
-	if e == nil || !refused(e) {
-		return false, nil
-	}
-	if r.root == "" {
-		return true, nil
+func (r *Runtime) gone(id string, before place) bool {
+	if r.root == "" || r.place() != before {
+		return false
 	}
 	there, err := r.files.exists(filepath.Join(r.root, id))
-	return !there, err
+	return err == nil && !there
 }
 
 // refused tells whether the runtime itself said no: it ran, and ended by itself.

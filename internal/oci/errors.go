@@ -5,9 +5,7 @@ package oci
 // what the runtime wrote; what it wrote is only the message.
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"syscall"
 	"unicode/utf8"
@@ -17,22 +15,19 @@ import (
 	"github.com/larkshim/lark/internal/errno"
 )
 
-// Error is the failure of one runtime call. errors.Is sees its class (an errdefs
-// error) and its cause.
+// Error is the refusal of a runtime that ran to its end: the subject's error, and
+// the only one that can say that there is no such container. What fails on
+// lark's side of the fork is an [errno.Error].
 type Error struct {
 	// Op is the runtime's command: "create", "exec", "kill" ...
 	Op string
 	// Message is the last error of the runtime's log, else the end of its
 	// stderr, else what the system said; at most 4 KiB.
 	Message string
-	// Status is the runtime's exit status (128+signal if it was killed), 0 if
-	// it never ran or has not exited.
+	// Status is the runtime's exit status (128+signal if it was killed).
 	Status uint32
-	// Class is the error that clients are told: one of errdefs, or (as errdefs
-	// has it) context.DeadlineExceeded or context.Canceled.
-	Class error
-	// Cause is the system's error, if there is one.
-	Cause error
+	// class is what a client is told.
+	class error
 }
 
 // prefixes are the words with which clients recognise the failed step: Docker
@@ -63,40 +58,37 @@ func (e *Error) Error() string {
 	return prefix + ": " + e.Message
 }
 
-// Unwrap gives errors.Is both the class and the cause.
-func (e *Error) Unwrap() []error {
-	var list []error
-	if e.Class != nil {
-		list = append(list, e.Class)
+// Unwrap gives errors.Is the class.
+func (e *Error) Unwrap() error { return e.class }
+
+// absent makes it NotFound. It is one of the two places that say so of a
+// container (the other is package task, about an id that it does not have), and
+// only for a runtime that ran and refused, and whose state was looked for.
+func (e *Error) absent() {
+	if refused(e) {
+		e.class = errdefs.ErrNotFound
 	}
-	if e.Cause != nil {
-		list = append(list, e.Cause)
-	}
-	return list
 }
 
-// systemClass gives the errdefs class of an error of the system: what is
-// exhausted may be tried again, what is missing may not.
+// said puts the step before what failed, as clients know it.
+func said(op, what string) string { return (&Error{Op: op, Message: clip(what)}).Error() }
+
+// systemError is a step of a call that failed on lark's side of the fork.
+func systemError(op, doing string, err error) error {
+	return errno.Classed(said(op, doing), systemClass(err), err)
+}
+
+// systemClass gives the class of an error number of a fork or of a file.
 func systemClass(err error) error {
-	switch {
-	case errno.Exhausted(err):
-		return errdefs.ErrResourceExhausted
-	case errors.Is(err, fs.ErrNotExist):
-		return errdefs.ErrNotFound
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.EISDIR),
-		errors.Is(err, syscall.E2BIG):
-		return errdefs.ErrFailedPrecondition
-	case errors.Is(err, context.DeadlineExceeded):
-		return context.DeadlineExceeded
-	case errors.Is(err, context.Canceled):
-		return context.Canceled
+	for _, cannot := range []error{
+		fs.ErrNotExist, fs.ErrPermission, syscall.ENOTDIR, syscall.ESRCH, syscall.ENODEV,
+		syscall.ENOEXEC, syscall.EISDIR, syscall.E2BIG, syscall.ELOOP, syscall.ETXTBSY,
+	} {
+		if errors.Is(err, cannot) {
+			return errdefs.ErrFailedPrecondition
+		}
 	}
 	return errdefs.ErrInternal
-}
-
-// systemError is a step of a call that failed on our side of the fork.
-func systemError(op, doing string, err error) *Error {
-	return &Error{Op: op, Message: clip(fmt.Sprintf("%s: %v", doing, err)), Class: systemClass(err), Cause: err}
 }
 
 // clip bounds a message, keeping its beginning: that is where the reason is. It cuts

@@ -183,6 +183,9 @@ func newBench(t *testing.T, mode string, deadlines Deadlines) *bench {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "root"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	r, err := New(Config{
 		Binary: self, Root: filepath.Join(dir, "root"), Dir: dir, Owner: owner,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Deadlines: deadlines,

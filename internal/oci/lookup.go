@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // defaultBinary is the runtime when options name none.
@@ -24,8 +26,8 @@ const defaultBinary = "runc"
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // lookup resolves a binary's name in path. Errors name it, quoted, as it was
-// given: NotFound when there is none, FailedPrecondition when it cannot be
-// executed, InvalidArgument for a path that is not absolute (it would be
+// given: FailedPrecondition when there is none or it cannot be executed,
+// InvalidArgument for a path that is not absolute (it would be
 // relative to the bundle, which is not ours to execute from).
 func lookup(name, path string) (string, error) {
 	if name == "" {
@@ -57,14 +59,14 @@ func lookup(name, path string) (string, error) {
 	if denied != nil {
 		return "", lookupError(name, denied, errdefs.ErrFailedPrecondition)
 	}
-	return "", lookupError(name, exec.ErrNotFound, errdefs.ErrNotFound)
+	return "", lookupError(name, exec.ErrNotFound, errdefs.ErrFailedPrecondition)
 }
 
 func lookupError(name string, err, class error) error {
 	// exec.Error prints: exec: "name": executable file not found in $PATH,
 	// which clients look for.
 	cause := &exec.Error{Name: name, Err: err}
-	return &Error{Op: opLookup, Message: clip(cause.Error()), Class: class, Cause: cause}
+	return errno.Classed(said(opLookup, "the binary"), class, cause)
 }
 
 // executable tells whether path is a regular file that somebody may execute.

@@ -149,7 +149,7 @@ func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*child
 // spawn runs a call that makes a process, and claims the process.
 func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children.Child, error) {
 	if c.space == nil {
-		return nil, &Error{Op: c.op, Message: "no pid namespace given", Class: errdefs.ErrInvalidArgument}
+		return nil, fmt.Errorf("%s: %w", said(c.op, "no pid namespace given"), errdefs.ErrInvalidArgument)
 	}
 	if err := r.files.remove(pidFile); err != nil {
 		return nil, systemError(c.op, "a stale pid file", err)
@@ -171,8 +171,7 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 	if err != nil {
 		r.killTree(c, done.process)
 		// The cause, a children.ClaimError, carries the class.
-		return nil, &Error{Op: c.op, Cause: err,
-			Message: clip(fmt.Sprintf("pid %d, which %s named: %v", pid, r.name, err))}
+		return nil, systemError(c.op, fmt.Sprintf("pid %d, which %s named", pid, r.name), err)
 	}
 	return child, nil
 }

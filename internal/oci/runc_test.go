@@ -40,6 +40,9 @@ func newReal(t testing.TB, args ...string) *real {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "root"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	// LARK_TEST_RUNTIME tries another runtime than runc.
 	r, err := New(Config{Binary: os.Getenv("LARK_TEST_RUNTIME"), Root: filepath.Join(dir, "root"), Dir: dir, Owner: owner,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})

@@ -81,10 +81,9 @@ type Runtime struct {
 	deadlines Deadlines
 }
 
-// New finds the runtime's binary and prepares its command line. The error is an
-// *Error: NotFound with the quoted name if there is no such binary,
-// FailedPrecondition if it cannot be executed, InvalidArgument for a relative
-// path.
+// New finds the runtime's binary and prepares its command line. The error is
+// FailedPrecondition, with the quoted name, if there is no such binary or it
+// cannot be executed, InvalidArgument for a relative path.
 func New(c Config) (*Runtime, error) {
 	if c.Owner == nil || !filepath.IsAbs(c.Dir) {
 		return nil, fmt.Errorf("oci: an owner and an absolute bundle are needed, not %q: %w", c.Dir, errdefs.ErrInvalidArgument)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/routine"
 )
 
@@ -190,7 +191,7 @@ func (m *Mounter) byProgram(p place, r *request, program, subtype string) error 
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := m.guarded(func() error { return m.sys.run(cmd) }); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
-			err = fmt.Errorf("%w: %w", errdefs.ErrNotFound, err)
+			return errno.Classed(program, errdefs.ErrFailedPrecondition, err)
 		}
 		return fmt.Errorf("%s: %w: %s", program, err, out)
 	}

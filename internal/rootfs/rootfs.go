@@ -50,8 +50,8 @@ func New(guard func(fn func() error) error) *Mounter {
 //
 // On failure whatever was mounted is unmounted again, last first, and a directory made by this call removed. Errors:
 // InvalidArgument (before anything is done) for requests that cannot be right, FailedPrecondition if a target or rootfs
-// itself is a symlink or no directory, NotFound for a source or target that is not there or a file system that the
-// kernel has not, ResourceExhausted, else as the kernel has it, wrapped.
+// itself is a symlink or no directory, or for a source or target that is not there or a file system that the kernel has
+// not (errno.ErrMissing besides), ResourceExhausted, else as the kernel has it, wrapped.
 func (m *Mounter) Mount(bundle string, mounts []*types.Mount) (string, error) {
 	if len(mounts) == 0 {
 		return "", nil
@@ -87,7 +87,7 @@ func (m *Mounter) Mount(bundle string, mounts []*types.Mount) (string, error) {
 // to vanish with its last user. The directory stays: it is the daemon's.
 func (m *Mounter) Unmount(bundle string) error {
 	b, err := m.sys.openBundle(bundle)
-	if errdefs.IsNotFound(err) {
+	if errno.IsMissing(err) {
 		return nil
 	}
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/internal/errno"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -138,7 +140,7 @@ func TestRow27PartialFailure(t *testing.T) {
 			bad := &types.Mount{Type: "no-such-fs", Source: "x"}
 			mounts = append(mounts[:n:n], append([]*types.Mount{bad}, mounts[n:]...)...)
 			_, err := New(nil).Mount(b, mounts)
-			if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), fmt.Sprintf("component %d", n)) {
+			if !errno.IsMissing(err) || !strings.Contains(err.Error(), fmt.Sprintf("component %d", n)) {
 				t.Errorf("failure at %d: %v", n, err)
 			}
 			if left := mountsBelow(t, b); len(left) > 0 {
@@ -158,12 +160,12 @@ func TestRow27BadRequests(t *testing.T) {
 	}{
 		"target climbs":        {bind("/tmp", "../outside"), errdefs.IsInvalidArgument},
 		"target climbs inside": {bind("/tmp", "a/../../outside"), errdefs.IsInvalidArgument},
-		"target missing":       {bind("/tmp", "nowhere"), errdefs.IsNotFound},
-		"source missing":       {bind("/no/such/dir", ""), errdefs.IsNotFound},
+		"target missing":       {bind("/tmp", "nowhere"), errno.IsMissing},
+		"source missing":       {bind("/no/such/dir", ""), errno.IsMissing},
 		"target is a symlink":  {bind("/tmp", "link"), errdefs.IsFailedPrecondition},
 		"symlink on the way":   {bind("/tmp", "link/sub"), errdefs.IsFailedPrecondition},
 		"NUL":                  {bind("/tmp\x00x", ""), errdefs.IsInvalidArgument},
-		"unknown fs":           {&types.Mount{Type: "nofs"}, errdefs.IsNotFound},
+		"unknown fs":           {&types.Mount{Type: "nofs"}, errno.IsMissing},
 		"internal option":      {bind("/tmp", "", "X-containerd.mkfs"), errdefs.IsInvalidArgument},
 		"half an id mapping":   {bind("/tmp", "", "uidmap=0:1000:1"), errdefs.IsInvalidArgument},
 		"bad id mapping":       {bind("/tmp", "", "uidmap=0:1000", "gidmap=0:0:1"), errdefs.IsInvalidArgument},
@@ -200,7 +202,7 @@ func TestRow27BadRequests(t *testing.T) {
 	if err := New(nil).Unmount("relative"); !errdefs.IsInvalidArgument(err) {
 		t.Error(err)
 	}
-	if _, err := New(nil).Mount("/no/such/bundle", []*types.Mount{tmpfs("")}); !errdefs.IsNotFound(err) {
+	if _, err := New(nil).Mount("/no/such/bundle", []*types.Mount{tmpfs("")}); !errno.IsMissing(err) {
 		t.Error(err)
 	}
 }

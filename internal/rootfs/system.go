@@ -133,8 +133,8 @@ func classed(err error) error {
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return fmt.Errorf("%w: %w", errdefs.ErrFailedPrecondition, err)
 	}
-	if class := errno.Class(err); class != nil {
-		return fmt.Errorf("%w: %w", class, err)
+	if errno.Class(err) != nil {
+		return errno.New("", err)
 	}
 	return err
 }

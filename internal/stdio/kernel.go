@@ -237,7 +237,7 @@ func openError(path string, err error) error {
 		perr = err
 	}
 	class := errno.Class(err)
-	if class == nil || class == errdefs.ErrNotFound {
+	if class == nil || class == errdefs.ErrFailedPrecondition {
 		// Missing, a directory, a link (ELOOP), a socket (ENXIO), a name too long.
 		class = errdefs.ErrInvalidArgument
 	}

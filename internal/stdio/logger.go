@@ -191,13 +191,10 @@ func (l *logger) ends(within time.Duration) bool {
 // loggerStartError says which binary it was, and gives the class a client expects.
 func loggerStartError(path string, err error) error {
 	class := error(errdefs.ErrInternal)
-	switch {
-	case errno.Exhausted(err):
-		class = errdefs.ErrResourceExhausted
-	case errors.Is(err, fs.ErrNotExist):
-		class = errdefs.ErrNotFound
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC):
-		class = errdefs.ErrFailedPrecondition
+	for _, cannot := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.ENOEXEC, syscall.ENOTDIR} {
+		if errors.Is(err, cannot) {
+			class = errdefs.ErrFailedPrecondition
+		}
 	}
-	return fmt.Errorf("logger %q: %w: %s", path, class, err)
+	return errno.Classed(fmt.Sprintf("logger %q", path), class, err)
 }

@@ -179,7 +179,7 @@ func TestRow29NoSuchLogger(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, is := range map[string]func(error) bool{
-		r.path("none"): errdefs.IsNotFound,
+		r.path("none"): errdefs.IsFailedPrecondition,
 		plain:          errdefs.IsFailedPrecondition,
 		r.dir:          errdefs.IsFailedPrecondition,
 	} {

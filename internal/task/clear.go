@@ -3,9 +3,8 @@ package task
 import (
 	"context"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/errno"
 )
 
 // footprint is what a Create or a restore may leave: what was not there before it
@@ -21,7 +20,7 @@ type footprint struct {
 func (c *container) before() (f footprint) {
 	f.state = !c.runtime.Known(c.id)
 	err := c.service.reserve.during(func() error { _, err := c.specGroup(); return err })
-	if f.group = errdefs.IsNotFound(err); !f.group && err != nil {
+	if f.group = errno.IsMissing(err); !f.group && err != nil {
 		c.log.Warn("whether there is a cgroup already cannot be seen: if the container fails it is not removed", "error", err)
 	}
 	return f
@@ -38,9 +37,9 @@ func (c *container) specGroup() (cgroup.Group, error) {
 func (c *container) clear(ctx context.Context, f footprint) {
 	var group cgroup.Group
 	if f.group {
-		// NotFound says that the runtime has not come to make one, or has removed it.
+		// Missing says that the runtime has not come to make one, or has removed it.
 		err := c.service.reserve.during(func() (err error) { group, err = c.specGroup(); return err })
-		if err != nil && !errdefs.IsNotFound(err) {
+		if err != nil && !errno.IsMissing(err) {
 			c.log.Error("the cgroup of a container that failed cannot be found", "error", err)
 		}
 	}
@@ -56,7 +55,7 @@ func (c *container) clear(ctx context.Context, f footprint) {
 			c.log.Warn("the runtime keeps something of a container that failed", "error", err)
 		}
 	}
-	if err := group.Remove(); err != nil && !errdefs.IsNotFound(err) {
+	if err := group.Remove(); err != nil && !errno.IsMissing(err) {
 		c.log.Warn("the cgroup of a container that failed is left", "error", err)
 	}
 }

@@ -150,9 +150,9 @@ func (c *container) find(p lifecycle.Proc) (*process, lifecycle.View, error) {
 	proc := c.proc(p)
 	if !ok || proc == nil {
 		if p == initProc {
-			return nil, v, fmt.Errorf("container not created: %q: %w", c.id, errdefs.ErrNotFound)
+			return nil, v, notFound("container not created: %q", c.id)
 		}
-		return nil, v, fmt.Errorf("process %q of container %q does not exist: %w", p, c.id, errdefs.ErrNotFound)
+		return nil, v, notFound("process %q of container %q does not exist", p, c.id)
 	}
 	return proc, v, nil
 }
@@ -200,6 +200,9 @@ func (c *container) stepLocked(ev lifecycle.Event) (again bool, err error) {
 	if err != nil {
 		if lifecycle.IsContract(err) {
 			c.log.Error("the rules were told of what cannot be", "event", ev.Kind.String(), "process", ev.Proc, "error", err)
+		}
+		if errors.Is(err, lifecycle.ErrAbsent) {
+			err = notFound("%w", err)
 		}
 		return false, err
 	}
@@ -361,7 +364,7 @@ func (c *container) lastLook(o *obligation) {
 
 // forget drops the container; c.mu is held. Waiters of what never ran go on.
 func (c *container) forget() {
-	gone := fmt.Errorf("container %q was deleted: %w", c.id, errdefs.ErrNotFound)
+	gone := notFound("container %q was deleted", c.id)
 	abandon(c.init, gone)
 	for _, p := range c.execs {
 		abandon(p, gone)

@@ -81,8 +81,8 @@ func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*empty
 	return &emptypb.Empty{}, c.runtime.Update(context.WithoutCancel(ctx), c.id, &resources)
 }
 
-// Stats reads the container's cgroup. NotFound if there is none, as before the
-// start of a restored container.
+// Stats reads the container's cgroup. FailedPrecondition if there is none, as
+// before the start of a restored container.
 func (s *Service) Stats(_ context.Context, r *task.StatsRequest) (*task.StatsResponse, error) {
 	c, _, _, err := s.locate(r.ID, "")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -116,7 +117,7 @@ func (c *container) forgetExecLocked(p *process) {
 	if c.execs[p.id] == p {
 		delete(c.execs, p.id)
 	}
-	abandon(p, fmt.Errorf("process %q was deleted: %w", p.id, errdefs.ErrNotFound))
+	abandon(p, notFound("process %q was deleted", p.id))
 }
 
 // drain waits, within stdio's bound, until the process's output was copied, and
@@ -147,7 +148,7 @@ func (c *container) remove(ctx context.Context) error {
 	switch {
 	case errdefs.IsNotFound(err):
 		// Who has lost its state has not removed the cgroup either.
-		if err := c.cgroup().Remove(); err != nil && !errdefs.IsNotFound(err) {
+		if err := c.cgroup().Remove(); err != nil && !errno.IsMissing(err) {
 			c.log.Warn("the cgroup of a container that the runtime does not know is left", "error", err)
 		}
 	case err != nil:
@@ -166,6 +167,9 @@ const statusPaused = "paused"
 // v2 a frozen init dies of SIGKILL, and runc, which looks at the freezer first, goes on
 // to call the container paused and refuses: what is dead is thawed then.
 func (c *container) deleteFromRuntime(ctx context.Context) error {
+	if c.init.child == nil && !c.runtime.Known(c.id) {
+		return nil // the runtime has never made it: it was to be restored
+	}
 	err := c.service.reserve.during(func() error { return c.runtime.Delete(ctx, c.id, false) })
 	if err == nil || errdefs.IsNotFound(err) {
 		return err

@@ -46,8 +46,8 @@ func TestRow57CgroupRemoved(t *testing.T) {
 			t.Fatalf("%s: %v", dir, err)
 		}
 	}
-	if _, err := s.Stats(t.Context(), &task.StatsRequest{ID: b.id}); !errdefs.IsNotFound(err) {
-		t.Errorf("stats: %v, want NotFound", err)
+	if _, err := s.Stats(t.Context(), &task.StatsRequest{ID: b.id}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("stats: %v, want FailedPrecondition", err)
 	}
 	if _, err := s.Pids(t.Context(), &task.PidsRequest{ID: b.id}); err != nil {
 		t.Errorf("pids: %v", err)

@@ -51,7 +51,7 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 func (c *container) signal(p *process, sig unix.Signal) error {
 	err := p.child.Signal(sig)
 	if isGone(err) {
-		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
+		return notFound("process already finished")
 	}
 	return err
 }
@@ -59,8 +59,9 @@ func (c *container) signal(p *process, sig unix.Signal) error {
 // killByRuntime has the runtime signal init, and everything else too if all. The
 // runtime knows what a bare signal does not: a frozen container has to be thawed
 // before it can die, and some runtimes keep their containers elsewhere. Where it
-// fails although the container is there (no memory or no pid for a fork), and where
-// it is not enough, the signal goes through the pidfd.
+// fails (it cannot be run, or it has lost the container's state), and where it is
+// not enough, the signal goes through the pidfd: that init has exited, and a
+// client may forget it, the kernel alone can say.
 func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool) error {
 	if all && sig == sigkill && c.pidns.Shared() && c.cgroup().KillDir() != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
@@ -70,16 +71,18 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 		}
 	}
 	err := c.service.reserve.during(func() error { return c.runtime.Kill(ctx, c.id, sig, all) })
-	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("process already finished: %w: %w", err, errdefs.ErrNotFound)
-	}
 	if err == nil && sig != sigkill {
 		return nil
 	}
 	failed := err != nil
-	if direct := c.signal(c.init, sig); err != nil && (direct == nil || errdefs.IsNotFound(direct)) {
-		c.log.Warn("the runtime could not signal init; it was signalled directly", "signal", sig, "error", err)
+	if direct := c.signal(c.init, sig); failed && (direct == nil || errdefs.IsNotFound(direct)) {
+		if direct == nil {
+			c.log.Warn("the runtime could not signal init; it was signalled directly", "signal", sig, "error", err)
+		}
 		err = direct
+	}
+	if errdefs.IsNotFound(err) {
+		return err
 	}
 	switch {
 	case sig == sigkill && failed && !c.pidns.Shared() && c.cgroup().KillDir() != "":

@@ -25,7 +25,7 @@ func TestRow29RuntimeThatCannotBeRun(t *testing.T) {
 		path string
 		is   func(error) bool
 	}{
-		"missing":        {fake.Missing(t), errdefs.IsNotFound},
+		"missing":        {fake.Missing(t), errdefs.IsFailedPrecondition},
 		"not executable": {fake.NotExecutable(t), errdefs.IsFailedPrecondition},
 		"a directory":    {fake.Directory(t), errdefs.IsFailedPrecondition},
 		"wrong machine":  {fake.WrongArch(t), errdefs.IsFailedPrecondition},
@@ -146,7 +146,7 @@ func TestRow31PidFiles(t *testing.T) {
 
 func row31(t *testing.T, b *box, ctl *fake.Control) {
 	t.Helper()
-	if _, err := b.Create(t.Context(), b.request); !errdefs.IsInternal(err) && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+	if _, err := b.Create(t.Context(), b.request); !errdefs.IsInternal(err) && !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("create: %v", err)
 	}
 	b.leavesNothing(ctl)

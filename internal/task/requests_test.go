@@ -150,8 +150,8 @@ func TestRow06Bundles(t *testing.T) {
 		}
 		b.untouched(t)
 	}
-	if _, err := s.Create(t.Context(), &task.CreateTaskRequest{ID: b.id, Bundle: filepath.Join(s.dir, "none")}); !errdefs.IsNotFound(err) {
-		t.Errorf("missing: %v, want NotFound", err)
+	if _, err := s.Create(t.Context(), &task.CreateTaskRequest{ID: b.id, Bundle: filepath.Join(s.dir, "none")}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("missing: %v, want FailedPrecondition", err)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestW5CheckpointAndRestore(t *testing.T) {
 	if st := r.state(""); st.Status != apitypes.Status_CREATED {
 		t.Errorf("state %v", st.Status)
 	}
-	if _, err := r.Stats(t.Context(), &task.StatsRequest{ID: r.id}); !errdefs.IsNotFound(err) {
+	if _, err := r.Stats(t.Context(), &task.StatsRequest{ID: r.id}); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("stats before the restore: %v", err)
 	}
 	pid := r.start("")

@@ -98,7 +98,7 @@ func (s *Service) find(id string) (*container, error) {
 	if c := s.containers[id]; c != nil {
 		return c, nil
 	}
-	return nil, fmt.Errorf("container not created: %q: %w", id, errdefs.ErrNotFound)
+	return nil, notFound("container not created: %q", id)
 }
 
 // Shutdown ends the shim if it has no container, and otherwise does nothing, which

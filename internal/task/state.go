@@ -7,10 +7,10 @@ import (
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/api/types/runc/options"
 	apitypes "github.com/containerd/containerd/api/types/task"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/larkshim/lark/internal/errno"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -72,7 +72,7 @@ func (s *Service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 	}
 	var pids []int
 	if group := c.cgroup(); !group.IsZero() && v.Status != lifecycle.StatusStopped {
-		if pids, err = group.Pids(); err != nil && !errdefs.IsNotFound(err) {
+		if pids, err = group.Pids(); err != nil && !errno.IsMissing(err) {
 			return nil, fmt.Errorf("processes of container %q: %w", c.id, err)
 		}
 	}
