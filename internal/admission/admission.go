@@ -1,0 +1,218 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/larkshim/lark/internal/routine"
+)
+
+// Lane is a kind of call. Each has a queue of its own.
+type Lane int
+
+const (
+	// Work is all that is not Ending.
+	Work Lane = iota
+	// Ending is the calls that end a container: kill and delete.
+	Ending
+	lanes
+)
+
+// Queue admits calls. Its methods may be called from any goroutine.
+type Queue struct{ lanes [lanes]lane }
+
+// New makes a queue that lets atOnce calls run at once in each lane.
+func New(log *slog.Logger, atOnce int) *Queue {
+	q := &Queue{}
+	for i := range q.lanes {
+		q.lanes[i].log, q.lanes[i].atOnce = log, max(atOnce, 1)
+	}
+	return q
+}
+
+// Enter waits until a call of that container may run. The caller must Leave when
+// the call is over. When ctx ends first the error wraps its cause, and
+// ResourceExhausted says that too many calls wait already; then nothing is left
+// of the call in the queue.
+func (q *Queue) Enter(ctx context.Context, container string, l Lane) (*Turn, error) {
+	t := &Turn{lane: &q.lanes[l], container: container, admitted: make(chan struct{})}
+	if err := t.lane.enter(ctx, t); err != nil {
+		return nil, err
+	}
+	came := time.Now()
+	select {
+	case <-t.admitted:
+		return t, nil
+	case <-ctx.Done():
+		t.Leave()
+		return nil, fmt.Errorf("a runtime call of container %q waited %v for its turn: %w",
+			container, time.Since(came).Round(time.Millisecond), context.Cause(ctx))
+	}
+}
+
+// Waiting returns how many calls wait in that lane.
+func (q *Queue) Waiting(l Lane) int {
+	q.lanes[l].mu.Lock()
+	defer q.lanes[l].mu.Unlock()
+	return q.lanes[l].waiting
+}
+
+// Turn is a call that waits, runs, or has left.
+type Turn struct {
+	lane      *lane
+	container string
+	admitted  chan struct{} // closed when the call may run
+	since     time.Time     // of the admission; zero before
+}
+
+// Leave ends the call and admits others. Only the first Leave does anything.
+func (t *Turn) Leave() {
+	l := t.lane
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.since.IsZero() {
+		l.giveUp(t)
+	} else if i := slices.Index(l.running, t); i >= 0 {
+		l.running = slices.Delete(l.running, i, i+1)
+	}
+	l.admit()
+}
+
+// lane is one queue. A line has at least one call, and there is one line for each
+// container that has calls waiting.
+type lane struct {
+	log    *slog.Logger
+	atOnce int
+
+	mu      sync.Mutex
+	running []*Turn // in the order of their admission
+	lines   []*line // the first is the next to be admitted from
+	waiting int     // calls in all lines
+	timer   *time.Timer
+}
+
+// line is the waiting calls of one container, the first the next.
+type line struct {
+	container string
+	turns     []*Turn
+}
+
+// enter puts a call at the end of its line, and admits it at once if it may run.
+func (l *lane) enter(ctx context.Context, t *Turn) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting >= maxWaiting {
+		return fmt.Errorf("%d runtime calls wait for their turn already: %w", l.waiting, errdefs.ErrResourceExhausted)
+	}
+	l.waiting++
+	i := slices.IndexFunc(l.lines, func(n *line) bool { return n.container == t.container })
+	if i < 0 {
+		l.lines = append(l.lines, &line{container: t.container, turns: []*Turn{t}})
+	} else {
+		l.lines[i].turns = append(l.lines[i].turns, t)
+	}
+	l.admit()
+	return nil
+}
+
+// giveUp takes a call that was not admitted out of its line, if it is there.
+func (l *lane) giveUp(t *Turn) {
+	for i, n := range l.lines {
+		j := slices.Index(n.turns, t)
+		if j < 0 {
+			continue
+		}
+		l.waiting--
+		if n.turns = slices.Delete(n.turns, j, j+1); len(n.turns) == 0 {
+			l.lines = slices.Delete(l.lines, i, i+1)
+		}
+		return
+	}
+}
+
+// admit lets calls run for as long as there is room for one. The caller holds mu.
+func (l *lane) admit() {
+	now := time.Now()
+	for l.admitOne(now) {
+	}
+	l.wakeAt(now)
+}
+
+// admitOne admits the first call of the first line that has room. That line goes
+// to the end: its container has had its turn.
+func (l *lane) admitOne(now time.Time) bool {
+	for i, n := range l.lines {
+		if l.counted(n.container, now) >= l.atOnce {
+			continue
+		}
+		t := n.turns[0]
+		n.turns = n.turns[1:]
+		l.lines = slices.Delete(l.lines, i, i+1)
+		if len(n.turns) > 0 {
+			l.lines = append(l.lines, n)
+		}
+		l.waiting--
+		t.since = now
+		l.running = append(l.running, t)
+		close(t.admitted)
+		return true
+	}
+	return false
+}
+
+// counted is how many running calls count for a call of that container.
+func (l *lane) counted(container string, now time.Time) (n int) {
+	for _, t := range l.running {
+		if now.Sub(t.since) < t.counts(container) {
+			n++
+		}
+	}
+	return n
+}
+
+// counts is how long the call counts for calls of that container.
+func (t *Turn) counts(container string) time.Duration {
+	if t.container == container {
+		return countsForOwn
+	}
+	return countsFor
+}
+
+// wakeAt sets the timer to the moment when a running call no longer counts, if
+// any call waits for that.
+func (l *lane) wakeAt(now time.Time) {
+	var next time.Duration
+	if l.waiting > 0 {
+		for _, t := range l.running {
+			for _, limit := range []time.Duration{countsFor, countsForOwn} {
+				if left := limit - now.Sub(t.since); left > 0 && (next == 0 || left < next) {
+					next = left
+				}
+			}
+		}
+	}
+	switch {
+	case next == 0 && l.timer != nil:
+		l.timer.Stop()
+	case next == 0:
+	case l.timer == nil:
+		l.timer = routine.AfterFunc(l.log, "admission", next, l.tick)
+	default:
+		l.timer.Reset(next)
+	}
+}
+
+func (l *lane) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.admit()
+}
