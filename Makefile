@@ -42,6 +42,8 @@ BINDIR = $(DESTDIR)$(or $(PREFIX),/usr/local)/bin
 STORM_CONTAINERS ?= 500
 SOAK_SECONDS ?= 600
 FUZZ_SECONDS ?= 30
+SEEDS ?= 100000
+FROM ?= 1
 TEST_TIMEOUT ?= 45m
 
 .PHONY: build
@@ -88,6 +90,11 @@ test: ## everything that must hold, about 20 minutes on two cores; PARTS="unit e
 unit: packages ## the main module's tests, with the race detector
 	@$(env)
 	build/unit.sh $(TEST_TIMEOUT) $(NORACE)
+
+.PHONY: sim
+sim: packages ## the simulation of the shell with SEEDS=100000 seeds, from FROM=1 on
+	@$(env)
+	LARK_SIM_SEEDS=$(SEEDS) LARK_SIM_FROM=$(FROM) CGO_ENABLED=0 go test -count=1 -timeout 24h -v -run '^TestSimulation' ./internal/task | grep -v '^=== '
 
 .PHONY: e2e
 e2e: build peers ## the tests against a real containerd: the system's (1.6 on Debian 12) and 2.4

@@ -24,6 +24,7 @@ mapfile -t planted < <(grep -rl --include=planted_test.go 'func TestPlantedFault
 go test -count=1 -v -p 1 -run '^TestPlantedFaults$' -timeout "$timeout" "${planted[@]}" | grep -vE '^(=== |PASS$| +--- PASS)' || status=1
 # The figures of the search, which a passing test does not show.
 go test -count=1 -v -run '^(TestSearch|TestMutations)$' ./lifecycle | grep -E '^(lifecycle:|---|ok|PASS|FAIL)' || status=1
+LARK_SIM_SEEDS=3000 CGO_ENABLED=0 go test -count=1 -v -run '^TestSimulation' ./internal/task | grep -E '^(simulation:|---|ok|PASS|FAIL)' || status=1
 if [ $# -gt 0 ]; then
 	say "without the race detector, which cannot run them: $*"
 	go test -timeout "$timeout" "$@" || status=1

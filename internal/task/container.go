@@ -50,6 +50,8 @@ type container struct {
 	// it is restored.
 	group cgroup.Group
 	oom   oomWatch
+	// mayBeFrozen: a pause failed, and so did the thawing after it.
+	mayBeFrozen bool
 	// killings counts the kill-alls since one succeeded.
 	killings int
 }
@@ -197,6 +199,9 @@ func (c *container) step(ev lifecycle.Event) (again bool, err error) {
 
 func (c *container) stepLocked(ev lifecycle.Event) (again bool, err error) {
 	effects, err := c.machine.Step(ev)
+	if observe := c.service.observe; observe != nil {
+		observe(c, ev, effects, err)
+	}
 	if err != nil {
 		if lifecycle.IsContract(err) {
 			c.log.Error("the rules were told of what cannot be", "event", ev.Kind.String(), "process", ev.Proc, "error", err)

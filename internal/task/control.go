@@ -47,9 +47,12 @@ func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empt
 	failpoint.Step("turn: runtime returned")
 	if err != nil {
 		o.keep()
+		if t.asked == lifecycle.PauseAsked && !errdefs.IsNotFound(err) {
+			o.onFailure(c.undoPause)
+		}
 		return nil, err
 	}
-	o.resolve(nil)
+	o.resolve(func(*lifecycle.Event) { c.mayBeFrozen = false })
 	failpoint.Step("turn: announced")
 	return &emptypb.Empty{}, nil
 }
@@ -62,6 +65,23 @@ func (c *container) seeWhetherFrozen(ctx context.Context, asked lifecycle.Kind, 
 		o.failure = o.success
 	}
 	return err
+}
+
+// undoPause thaws a container of which the runtime says that it could not be
+// frozen: it may have come half the way, and a client that was refused a pause
+// cannot ask for a resume. Where that fails too, Kill thaws the container.
+func (c *container) undoPause(ctx context.Context) error {
+	c.setMayBeFrozen(true)
+	if c.runtime.Resume(ctx, c.id) == nil {
+		c.setMayBeFrozen(false)
+	}
+	return nil
+}
+
+func (c *container) setMayBeFrozen(may bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mayBeFrozen = may
 }
 
 // Update changes the container's resources. InvalidArgument if they are not JSON

@@ -103,7 +103,11 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 // thaw lets a frozen container die of the signal that it was sent: with cgroup v1 a
 // frozen process takes none.
 func (c *container) thaw(ctx context.Context) {
-	if v, _ := c.view(initProc); v.Status != lifecycle.StatusPaused {
+	c.mu.Lock()
+	v, _ := c.machine.View(initProc)
+	frozen := v.Status == lifecycle.StatusPaused || v.Status == lifecycle.StatusPausing || c.mayBeFrozen
+	c.mu.Unlock()
+	if !frozen {
 		return
 	}
 	if err := c.runtime.Resume(ctx, c.id); err != nil && !errdefs.IsNotFound(err) {

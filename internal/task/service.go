@@ -17,6 +17,7 @@ import (
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/outbox"
 	"github.com/larkshim/lark/internal/rootfs"
+	"github.com/larkshim/lark/lifecycle"
 )
 
 // Config is what a Service needs. All fields are required.
@@ -48,6 +49,9 @@ type Service struct {
 	attachTime time.Duration
 	// clock is time.Now; a test makes it jump.
 	clock func() time.Time
+	// observe, where it is set, is called with every step of a container's machine
+	// under its lock; a simulation sets it.
+	observe func(*container, lifecycle.Event, []lifecycle.Effect, error)
 
 	mu sync.Mutex
 	// containers holds every container from before its runtime call to after its
