@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bench"
 	"github.com/larkshim/lark/internal/run"
@@ -212,8 +211,18 @@ func measureShims(ctx context.Context, o benchOptions) (*bench.Result, error) {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	signals := make(chan os.Signal, 1)
+	notifyEnding(signals)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
 	return bench.Run(ctx, cfg)
 }
 

@@ -24,8 +24,9 @@ standard error.
 The root filesystem is --rootfs DIR, or that of an OCI bundle (--bundle DIR, which is
 read and not written), or one made of the machine's static busybox.
 
-Ctrl-C kills the container; a second one does not wait for anything any more. In either
-case no process, mount, cgroup or file is left behind.
+Ctrl-C kills the container; a second one does not wait for anything any more. Any other
+signal that can be caught does the same, and a reader that goes away (as head does) kills
+the container too. In no case is a process, mount, cgroup or file left behind.
 
 Exit status:
   0     the container ended with 0, or its execs were done and lark ended it
@@ -92,7 +93,7 @@ func runContainer(ctx context.Context, o run.Options) error {
 	defer abort()
 	kill := make(chan struct{})
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	notifyEnding(signals)
 	defer signal.Stop(signals)
 	go func() {
 		<-signals
@@ -109,6 +110,22 @@ func runContainer(ctx context.Context, o run.Options) error {
 		return err
 	}
 	return status(out)
+}
+
+// notifyEnding has c told of every signal that would end this program before it has
+// cleared away, but for those that it was started to ignore, as nohup(1) does. SIGPIPE
+// only loses that meaning: the write that it comes with fails, too.
+func notifyEnding(c chan<- os.Signal) {
+	for _, s := range []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGTERM,
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGVTALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGPOLL,
+	} {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+	// Not signal.Ignore, which the shim and the container would inherit.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 }
 
 func status(out *run.Outcome) error {

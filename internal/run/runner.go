@@ -97,7 +97,7 @@ func (r *runner) run(ctx context.Context, in Interrupt, b *shimclient.Bundle) er
 	streams.drain(ctx)
 	r.screen.release()
 	r.lastEvents(ctx)
-	return errors.Join(r.excuse(startErr), err)
+	return errors.Join(r.excuse(startErr), err, r.screen.outputLost())
 }
 
 func lastWords(b *shimclient.Bundle) string {
@@ -165,16 +165,19 @@ func (r *runner) delete(ctx context.Context) error {
 	return nil
 }
 
-// killWhenAsked waits for the user's interrupt, for as long as init lives.
+// killWhenAsked waits for the user's interrupt, or for output that cannot be
+// written, for as long as init lives.
 func (r *runner) killWhenAsked(ended context.Context, in Interrupt) {
 	select {
 	case <-ended.Done():
+		return
 	case <-in.Kill:
-		r.mu.Lock()
-		r.out.Interrupted = true
-		r.mu.Unlock()
-		r.kill(ended)
+	case <-r.screen.lost:
 	}
+	r.mu.Lock()
+	r.out.Interrupted = true
+	r.mu.Unlock()
+	r.kill(ended)
 }
 
 // kill kills init, and repeats it until init is dead: a kill between Create and Start

@@ -6,6 +6,7 @@ package run
 // first. While the container has a terminal of its own, events wait.
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -25,12 +26,16 @@ type screen struct {
 	held    bool
 	waiting []string
 	begun   bool // the table's head was written
+
+	failed error         // of the first write that failed
+	lost   chan struct{} // closed with it
 }
 
 func newScreen(o Options) *screen {
 	return &screen{
 		out: o.Stdout, err: o.Stderr, quiet: o.Quiet, json: o.JSON,
 		colour: isTerminal(o.Stderr) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		lost:   make(chan struct{}),
 	}
 }
 
@@ -58,13 +63,36 @@ func (s *screen) stderr() io.Writer {
 	return &stream{s: s, to: s.err, shared: isTerminal(s.err)}
 }
 
+// Write never fails: the container's output is read on when it cannot be written,
+// so that the container can be ended in order (see outputLost).
 func (w *stream) Write(p []byte) (int, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	if w.shared && len(p) > 0 {
 		w.s.midline = p[len(p)-1] != '\n'
 	}
-	return w.to.Write(p)
+	_, err := w.to.Write(p)
+	w.s.check(err)
+	return len(p), nil
+}
+
+// check notes the first error of a write; mu is held.
+func (s *screen) check(err error) {
+	if err != nil && s.failed == nil {
+		s.failed = err
+		close(s.lost)
+	}
+}
+
+// outputLost returns the error of the first write that failed, unless it says only
+// that the reader wants no more, as head(1) does when it has its lines.
+func (s *screen) outputLost() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(s.failed, unix.EPIPE) {
+		return nil
+	}
+	return s.failed
 }
 
 // event writes one line of the table, or keeps it for later.
@@ -97,7 +125,8 @@ func (s *screen) put(line string) {
 	if s.midline {
 		line, s.midline = "\n"+line, false
 	}
-	io.WriteString(s.err, line+"\n")
+	_, err := io.WriteString(s.err, line+"\n")
+	s.check(err)
 }
 
 // hold keeps lines back until release, for as long as the terminal is the container's.
