@@ -33,39 +33,49 @@ func TestMain(m *testing.M) {
 	os.Exit(runAll(m))
 }
 
-// built is the shim, or why there is none.
-var built struct {
-	once sync.Once
-	dir  string
-	path string
-	err  error
+// build is one way to build the shim.
+type build struct {
+	flags []string
+	once  sync.Once
+	dir   string
+	path  string
+	err   error
 }
+
+var (
+	usual = &build{}
+	pie   = &build{flags: []string{"-buildmode=pie"}}
+)
 
 func runAll(m *testing.M) int {
 	defer func() {
-		if built.dir != "" {
-			os.RemoveAll(built.dir)
+		for _, b := range []*build{usual, pie} {
+			if b.dir != "" {
+				os.RemoveAll(b.dir)
+			}
 		}
 	}()
 	return m.Run()
 }
 
-func binary(t *testing.T) string {
+// binary is the shim, built once.
+func (b *build) binary(t *testing.T) string {
 	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "lark-shim-"); built.err != nil {
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "lark-shim-"); b.err != nil {
 			return
 		}
-		built.path = filepath.Join(built.dir, "containerd-shim-lark-v2")
-		out, err := exec.Command("go", "build", "-buildvcs=false", "-o", built.path, ".").CombinedOutput()
+		b.path = filepath.Join(b.dir, "containerd-shim-lark-v2")
+		args := append([]string{"build", "-buildvcs=false", "-o", b.path}, b.flags...)
+		out, err := exec.Command("go", append(args, ".")...).CombinedOutput()
 		if err != nil {
-			built.err = fmt.Errorf("go build: %w: %s", err, out)
+			b.err = fmt.Errorf("go build: %w: %s", err, out)
 		}
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
-	return built.path
+	return b.path
 }
 
 // stage is a running shim with one bundle, and the events that it sent.
@@ -83,7 +93,9 @@ type stage struct {
 	held chan struct{}
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T) *stage { return usual.stage(t) }
+
+func (b *build) stage(t *testing.T) *stage {
 	t.Helper()
 	runtime, ctl := fakeruntime.Install(t, fakeruntime.Profile{})
 	home, err := shimclient.NewHome("")
@@ -100,7 +112,7 @@ func newStage(t *testing.T) *stage {
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{}}}); err != nil {
 		t.Fatal(err)
 	}
-	s.cfg = shimclient.Config{Binary: binary(t), Runtime: runtime, Namespace: "test", Home: home, Sink: sink, Debug: true}
+	s.cfg = shimclient.Config{Binary: b.binary(t), Runtime: runtime, Namespace: "test", Home: home, Sink: sink, Debug: true}
 	s.Shim, err = shimclient.Start(t.Context(), s.cfg, s.bundle)
 	if err != nil {
 		t.Fatal(err)
@@ -200,6 +212,27 @@ func (s *stage) end(exec string) {
 	s.must("wait", err)
 }
 
+// awaitLog waits until the shim's log has the text.
+func (s *stage) awaitLog(text string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(s.bundle.Log(), text); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("no %q in the log:\n%s", text, s.bundle.Log())
+		}
+	}
+}
+
+// F23: a shim that is built position-independent, as distributions do, comes to rest
+// and goes on.
+func TestF23PositionIndependentShimRests(t *testing.T) {
+	s := pie.stage(t)
+	s.run(nil) // after a Create memory is given back at the next rest
+	s.awaitLog("memory was given back")
+	s.addExec("x")
+	s.end("x")
+	s.finish()
+}
+
 // CVE-2024-21626: a runtime is given its three standard descriptors, a umask that is
 // known, and nothing else of the shim's; in every one of its commands.
 func TestRuntimeIsGivenNoOtherDescriptor(t *testing.T) {
@@ -277,15 +310,7 @@ func TestRow59SignalsThatDoNothing(t *testing.T) {
 			t.Fatalf("after %v: %v", sig, err)
 		}
 	}
-	deadline := time.Now().Add(patience)
-	for !strings.Contains(s.bundle.Log(), "END goroutine stacks") {
-		if time.Now().After(deadline) {
-			t.Fatalf("no stacks after SIGUSR1:\n%s", s.bundle.Log())
-		}
-		if _, err := s.State(t.Context(), &task.StateRequest{ID: s.bundle.ID}); err != nil { // paces the loop
-			t.Fatal(err)
-		}
-	}
+	s.awaitLog("END goroutine stacks")
 	s.addExec("x")
 	s.end("x")
 	s.finish()

@@ -102,7 +102,6 @@ var figures = []figure{
 	{"threads", allowedCount, func(s Sample) float64 { return float64(s.Threads) }},
 	{"descriptors", allowedCount, func(s Sample) float64 { return float64(s.FDs) }},
 	{"children", allowedCount, func(s Sample) float64 { return float64(s.Children) }},
-	{"resident bytes", allowedMemory, func(s Sample) float64 { return float64(s.RSS) }},
 	{"private bytes", allowedMemory, func(s Sample) float64 { return float64(s.Private) }},
 	{"anonymous bytes", allowedMemory, func(s Sample) float64 { return float64(s.Anonymous) }},
 }

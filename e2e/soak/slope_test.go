@@ -45,7 +45,6 @@ func TestALeakIsSeen(t *testing.T) {
 		{"a zombie in ten samples", "children", func(i int, s *Sample) { s.Children += i / 10 }},
 		{"a KiB per exec in much noise", "private bytes", func(i int, s *Sample) { s.Private += s.Execs<<10 + noise.IntN(1<<20) }},
 		{"64 KiB per sample", "anonymous bytes", func(i int, s *Sample) { s.Anonymous += i * 64 << 10 }},
-		{"64 KiB per sample of all", "resident bytes", func(i int, s *Sample) { s.RSS += i * 64 << 10 }},
 	} {
 		found := growing(series(60, tt.set))
 		if !found[tt.figure] || len(found) != 1 {

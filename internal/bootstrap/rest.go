@@ -1,15 +1,11 @@
 package bootstrap
 
 import (
-	"bytes"
-	"os"
+	"log/slog"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/routine"
 )
@@ -30,10 +26,10 @@ type idler struct {
 	short, long atomic.Bool // a timer of restDelay, of restLong, is armed
 }
 
-func newIdler(busy func() bool) *idler {
+func newIdler(busy func() bool, log *slog.Logger) *idler {
 	return &idler{
 		after: func(d time.Duration, fn func()) { routine.AfterFunc(nil, "memory at rest", d, fn) },
-		now:   time.Now, begun: time.Now(), busy: busy, give: new(giver).give,
+		now:   time.Now, begun: time.Now(), busy: busy, give: (&giver{log: log}).give,
 	}
 }
 
@@ -77,60 +73,22 @@ func (r *idler) look(armed *atomic.Bool, d time.Duration) {
 }
 
 // giver gives back to the kernel what this process can do without until the next call.
-type giver struct{ cycles uint32 }
+type giver struct {
+	log    *slog.Logger
+	cycles uint32
+}
 
 // give frees the heap, if it was ever collected since the last time or is so large that
 // much of it must be garbage: a first collection costs more memory than it frees (0.4 MB
-// of the collector's own, for 0.1 MB of what starting has left behind). And it frees the
-// pages of this program's own text, which are in the page cache anyway and come back by
-// minor faults, sixteen at a time.
+// of the collector's own, for 0.1 MB of what starting has left behind). The pages of the
+// program's own file stay: they are shared with every other shim and the page cache, and
+// those of a position-independent program are relocated when it is loaded, so that
+// madvise(2) would bring back others.
 func (g *giver) give() {
 	var m runtime.MemStats
 	if runtime.ReadMemStats(&m); m.NumGC != g.cycles || m.HeapAlloc >= restHeap {
 		debug.FreeOSMemory()
 		g.cycles = m.NumGC + 1 // its own
 	}
-	for _, t := range textOf("/proc/self/maps") {
-		// What fails stays resident: no harm.
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, t.start, t.end-t.start, unix.MADV_DONTNEED)
-	}
-}
-
-// mapping is a part of the address space.
-type mapping struct{ start, end uintptr }
-
-// textOf lists the mappings of this process's own file that cannot have been written
-// to, see proc_pid_maps(5). They are read again every time, which is seldom: nothing
-// of them is known for certain but what the kernel says.
-func textOf(path string) []mapping {
-	self, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	return parseMaps(text, self)
-}
-
-func parseMaps(text []byte, file string) []mapping {
-	const perms, name = 1, 5 // of: addresses, permissions, offset, device, inode, name
-	var all []mapping
-	for line := range bytes.Lines(text) {
-		f := bytes.SplitN(bytes.TrimSuffix(line, []byte("\n")), []byte(" "), name+1)
-		if len(f) <= name || string(bytes.TrimLeft(f[name], " ")) != file {
-			continue
-		}
-		if p := string(f[perms]); p != "r-xp" && p != "r--p" {
-			continue
-		}
-		from, to, _ := bytes.Cut(f[0], []byte("-"))
-		start, err1 := strconv.ParseUint(string(from), 16, 64)
-		end, err2 := strconv.ParseUint(string(to), 16, 64)
-		if err1 == nil && err2 == nil && start < end {
-			all = append(all, mapping{uintptr(start), uintptr(end)})
-		}
-	}
-	return all
+	g.log.Debug("memory was given back")
 }

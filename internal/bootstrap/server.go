@@ -61,7 +61,7 @@ type server struct {
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
 	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
 	s.fewer = sync.NewCond(&s.mu)
-	s.idler = newIdler(func() bool { return s.work.Load() > 0 })
+	s.idler = newIdler(func() bool { return s.work.Load() > 0 }, log)
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("ttrpc: %w", err)
