@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,14 +47,22 @@ const (
 type script struct {
 	flags  uintptr
 	pidfd  *atomic.Int32
-	failed uintptr // the error number of the step that failed, set by the child
+	report report
 	steps  []step
+	// bare is how many steps are left when the child has no descriptor of the
+	// parent's any more; -1 if that is so only when its program runs.
+	bare int
 
 	path, dir  *byte
 	argv, envv []*byte
 	groups     []uint32
 	limit      nofile.Limit
-	lockForks  bool
+}
+
+// report is what the child writes for its parent. The assembly knows its layout.
+type report struct {
+	failed atomic.Uintptr // the error number of the step that failed
+	left   atomic.Uintptr // how many steps are to be made yet
 }
 
 // vforkable tells whether a script can do what attr asks for. The rest, which
@@ -75,7 +84,7 @@ const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | un
 //
 //go:noinline
 func newScript(path string, argv []string, attr *syscall.ProcAttr, f *flight) (s *script, err error) {
-	s = &script{pidfd: &f.pidfd, lockForks: !closesRange(), steps: make([]step, 0, 16+2*len(attr.Files))}
+	s = &script{pidfd: &f.pidfd, bare: -1, steps: make([]step, 0, 16+2*len(attr.Files))}
 	s.flags = unix.CLONE_VFORK | unix.CLONE_VM | unix.CLONE_PIDFD | attr.Sys.Cloneflags | uintptr(unix.SIGCHLD)
 	if s.path, err = syscall.BytePtrFromString(path); err != nil {
 		return nil, err
@@ -96,12 +105,16 @@ func newScript(path string, argv []string, attr *syscall.ProcAttr, f *flight) (s
 		s.do(unix.SYS_CHDIR, address(s.dir), 0, 0, 0)
 	}
 	s.deathSignal(attr.Sys)
-	s.descriptors(attr.Files)
+	closed := s.descriptors(attr.Files)
 	if limit, ok := nofile.Restore(); ok {
 		s.limit = limit
 		s.add(step{trap: unix.SYS_PRLIMIT64, b: unix.RLIMIT_NOFILE, c: address(&s.limit), expect: mayFail})
 	}
 	s.do(unix.SYS_EXECVE, address(s.path), address(&s.argv[0]), address(&s.envv[0]), 0)
+	if closed > 0 {
+		s.bare = len(s.steps) - closed
+	}
+	s.report.left.Store(uintptr(len(s.steps)))
 	return s, nil
 }
 
@@ -152,8 +165,9 @@ func (s *script) deathSignal(sys *syscall.SysProcAttr) {
 
 // descriptors gives the child files as its descriptors from 0 on, and no other.
 // They are closed here, not only marked close-on-exec: a child whose execve
-// takes long would hold pipes of others open until then.
-func (s *script) descriptors(files []uintptr) {
+// takes long would hold pipes of others open until then. It returns the number of
+// steps after which that is so; 0 if the kernel cannot do it.
+func (s *script) descriptors(files []uintptr) (closed int) {
 	fds := make([]uintptr, len(files))
 	next := uintptr(len(files))
 	for i, fd := range files {
@@ -178,10 +192,15 @@ func (s *script) descriptors(files []uintptr) {
 	for i := len(fds); i < 3; i++ {
 		s.add(step{trap: unix.SYS_CLOSE, a: uintptr(i), expect: mayFail})
 	}
-	if closesRange() {
-		s.do(unix.SYS_CLOSE_RANGE, uintptr(len(fds)), maxDescriptor, 0, 0)
+	if !closesRange() {
+		return 0
 	}
+	s.do(unix.SYS_CLOSE_RANGE, uintptr(len(fds)), maxDescriptor, 0, 0)
+	return len(s.steps)
 }
+
+// isBare tells whether the child has closed the parent's descriptors.
+func (s *script) isBare() bool { return int(s.report.left.Load()) <= s.bare }
 
 // maxDescriptor is the last number that close_range(2) takes.
 const maxDescriptor = 1<<32 - 1
@@ -240,17 +259,13 @@ func forkExec(path string, argv []string, attr *syscall.ProcAttr, f *flight) (pi
 	if err != nil {
 		return 0, err
 	}
-	if s.lockForks {
-		forks.lock()
-	}
+	leave := forks.enter(s.isBare)
 	child, errno := vfork(s)
-	if s.lockForks {
-		forks.unlock()
-	}
+	leave()
 	f.land()
 	runtime.KeepAlive(s)
-	if errno == 0 && s.failed != 0 {
-		errno = s.failed
+	if failed := s.report.failed.Load(); errno == 0 && failed != 0 {
+		errno = failed
 		discard(int(child), int(f.pidfd.Load()))
 	}
 	if errno != 0 {
@@ -271,21 +286,44 @@ func discard(pid, pidfd int) {
 	unix.Close(pidfd)
 }
 
-// forkGate holds syscall.ForkLock while children are on their way to their
-// programs. ForkLock keeps a fork apart from those who make a descriptor and
-// mark it close-on-exec later. Forks need not be kept apart from each other,
-// which one that takes long would make felt: the first locks, the last unlocks.
-// With close_range no child keeps such a descriptor, and the lock is not taken.
+// forkGate holds syscall.ForkLock while children have descriptors of the parent.
+// ForkLock keeps forks apart from those who make a descriptor and mark it
+// close-on-exec later, or who write a program and close it. Forks need not be kept
+// apart from each other: the first locks, the last unlocks. A child whose execve
+// takes long has closed the descriptors before, and does not count then.
 type forkGate struct {
-	sync.Mutex
+	mu    sync.Mutex
 	under int
 }
 
 var forks forkGate
 
+// enter enters a fork. leave is called when the program runs; if bare says before
+// that the child has closed the descriptors, the fork has left already.
+func (g *forkGate) enter(bare func() bool) (leave func()) {
+	g.lock()
+	var once sync.Once
+	over := make(chan struct{})
+	look := time.AfterFunc(bareWait, func() {
+		for !bare() {
+			select {
+			case <-over:
+				return
+			case <-time.After(bareWait):
+			}
+		}
+		once.Do(g.unlock)
+	})
+	return func() {
+		close(over)
+		look.Stop()
+		once.Do(g.unlock)
+	}
+}
+
 func (g *forkGate) lock() {
-	g.Lock()
-	defer g.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.under == 0 {
 		syscall.ForkLock.Lock()
 	}
@@ -293,8 +331,8 @@ func (g *forkGate) lock() {
 }
 
 func (g *forkGate) unlock() {
-	g.Lock()
-	defer g.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.under--; g.under == 0 {
 		syscall.ForkLock.Unlock()
 	}

@@ -30,14 +30,15 @@ failed:
 	MOVQ AX, errno+24(FP)
 	RET
 
-// func runSteps(first *step, n uintptr, failed *uintptr)
+// func runSteps(first *step, n uintptr, r *report)
 //
 // It runs in the child only. A system call keeps R12, R13 and BX.
 TEXT ·runSteps(SB), NOSPLIT|NOFRAME, $0-24
 	MOVQ first+0(FP), R12
 	MOVQ n+8(FP), R13
-	MOVQ failed+16(FP), BX
+	MOVQ r+16(FP), BX
 next:
+	MOVQ R13, 8(BX)
 	TESTQ R13, R13
 	JEQ  exit
 	MOVQ 0(R12), AX

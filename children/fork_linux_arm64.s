@@ -24,14 +24,15 @@ failed:
 	MOVD R0, errno+24(FP)
 	RET
 
-// func runSteps(first *step, n uintptr, failed *uintptr)
+// func runSteps(first *step, n uintptr, r *report)
 //
 // It runs in the child only. A system call keeps every register but R0.
 TEXT ·runSteps(SB), NOSPLIT|NOFRAME, $0-24
 	MOVD first+0(FP), R19
 	MOVD n+8(FP), R20
-	MOVD failed+16(FP), R21
+	MOVD r+16(FP), R21
 next:
+	MOVD R20, 8(R21)
 	CBZ  R20, exit
 	MOVD 0(R19), R8
 	MOVD 8(R19), R0

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -152,26 +152,41 @@ func playLimit() {
 	check(o.Close())
 }
 
-// While forks are under way on a kernel without close_range, syscall.ForkLock is held, once for all of them.
+// While a child has descriptors of ours, syscall.ForkLock is held, once for all of them.
 func TestF11ForkGate(t *testing.T) {
 	var g forkGate
-	var under sync.WaitGroup
-	for range 2 {
-		g.lock()
+	full := func() bool { return false }
+	free := func() bool {
+		if !syscall.ForkLock.TryRLock() {
+			return false
+		}
+		syscall.ForkLock.RUnlock()
+		return true
 	}
-	if syscall.ForkLock.TryRLock() {
+	first, second := g.enter(full), g.enter(full)
+	if free() {
+		t.Fatal("ForkLock is free during two forks")
+	}
+	first()
+	if free() {
 		t.Fatal("ForkLock is free during a fork")
 	}
-	under.Go(g.unlock)
-	under.Wait()
-	if syscall.ForkLock.TryRLock() {
-		t.Fatal("ForkLock is free during a second fork")
-	}
-	g.unlock()
-	if !syscall.ForkLock.TryRLock() {
+	second()
+	if !free() {
 		t.Fatal("ForkLock is held after the last fork")
 	}
+	var bare atomic.Bool
+	leave := g.enter(bare.Load)
+	if free() {
+		t.Fatal("ForkLock is free while the child has descriptors")
+	}
+	bare.Store(true)
+	syscall.ForkLock.RLock() // not before the child is bare, not as late as leave
 	syscall.ForkLock.RUnlock()
+	leave()
+	if !free() || g.under != 0 {
+		t.Errorf("after all: %d under way", g.under)
+	}
 }
 
 // The functions of Go's runtime that the fork is made of can be linked, as Go's linker checks; and without them the

@@ -35,11 +35,11 @@ func afterForkInChild()
 func rawVfork(flags uintptr, pidfd unsafe.Pointer) (pid, errno uintptr)
 
 // runSteps makes n system calls and does not return: the last one is execve. If
-// one fails that must not, its error number goes to failed, and the process
+// one fails that must not, its error number goes to the report, and the process
 // exits.
 //
 //go:noescape
-func runSteps(first *step, n uintptr, failed *uintptr)
+func runSteps(first *step, n uintptr, r *report)
 
 // vfork forks, and returns when the child has executed its program or has
 // exited. In between the goroutine counts as being in a system call: its P is
@@ -77,6 +77,6 @@ func vforkChild(s *script) (pid, errno uintptr) {
 	// In the child. Signals that this program handles get their default action,
 	// ignored ones stay ignored, and the thread's mask is restored.
 	afterForkInChild()
-	runSteps(&s.steps[0], uintptr(len(s.steps)), &s.failed)
+	runSteps(&s.steps[0], uintptr(len(s.steps)), &s.report)
 	return 0, 0 // not reached
 }

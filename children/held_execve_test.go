@@ -53,7 +53,7 @@ func gated(t *testing.T) (path string, g *heldexec.Gate) {
 
 // While two executions are held, a program with one P goes on: other forks, exits, timers, signals by pidfd, collections
 // of garbage, the end of a pipe that was open at the time of the fork. The same where the kernel has no close_range; then
-// it is those who hold syscall.ForkLock for reading that wait. The program is another process, since one that stands
+// a reader of syscall.ForkLock waits. The program is another process, since one that stands
 // still cannot release what it waits for.
 func TestF11HeldExecve(t *testing.T) {
 	for _, mode := range []string{"", "no close_range"} {

@@ -19,6 +19,10 @@ const (
 	// cloneWait is the time between two looks at a fork that is to be ended and has made no process yet.
 	cloneWait = time.Millisecond
 
+	// bareWait is the time between two looks at a fork whose execve takes long: until the child has closed the
+	// descriptors that are not its own, those who hold ForkLock for reading wait.
+	bareWait = 5 * time.Millisecond
+
 	// settlePause is how long KillTree lets a fork that was under way when SIGSTOP arrived come to its end before it
 	// lists the tree again. A fork takes tens to hundreds of microseconds.
 	settlePause = time.Millisecond
