@@ -23,6 +23,8 @@ type call struct {
 	args     []string
 	log      *os.File      // where the runtime logs, in memory; log.json if nil
 	deadline time.Duration // 0: only the caller's context
+	// launch bounds the time until the runtime's program runs; 0: the deadline does.
+	launch time.Duration
 	// attached: the call ends with the caller's context too (checkpoint, restore).
 	attached bool
 	// space is where the process that the call makes will live; nil if it makes
@@ -67,11 +69,13 @@ func (r *Runtime) run(ctx context.Context, c *call) (_ outcome, err error) {
 		closeFile(c.stdin)
 		return outcome{}, systemError(c.op, "its output", err)
 	}
-	process, err := r.owner.Start(cmd)
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	process, err := r.launch(ctx, c, cmd)
 	closeFile(c.stdin)
 	if err != nil {
 		out.abandon()
-		return outcome{}, r.startError(c.op, err)
+		return outcome{}, err
 	}
 	out.started()
 	failpoint.Point("runtime: running")
@@ -124,27 +128,57 @@ func (r *Runtime) command(c *call) *exec.Cmd {
 	return cmd
 }
 
-// await waits for the exit of a call, and kills it at its deadline.
-func (r *Runtime) await(ctx context.Context, c *call, p *children.Process) (children.Exit, error) {
+// bounded gives the context in which the call runs.
+func (c *call) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if !c.attached {
 		ctx = context.WithoutCancel(ctx)
 	}
 	if c.deadline > 0 {
+		return context.WithTimeout(ctx, c.deadline)
+	}
+	return ctx, func() {}
+}
+
+// launch starts the call. One whose program does not run in time, because the
+// kernel holds its execve up, is withdrawn: it never runs.
+func (r *Runtime) launch(ctx context.Context, c *call, cmd *exec.Cmd) (*children.Process, error) {
+	start := ctx
+	if c.launch > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.deadline)
+		start, cancel = context.WithTimeout(ctx, c.launch)
 		defer cancel()
 	}
+	began := time.Now()
+	p, err := r.owner.StartContext(start, cmd)
+	switch {
+	case err != nil:
+		return nil, r.startError(c.op, err)
+	case start.Err() == nil:
+		return p, nil
+	case ctx.Err() != nil:
+		return nil, r.giveUp(c, p, context.Cause(ctx), "did not end", began)
+	}
+	return nil, r.giveUp(c, p, context.Cause(start), "was not executed", began)
+}
+
+// await waits for the exit of a call, and kills it when ctx ends.
+func (r *Runtime) await(ctx context.Context, c *call, p *children.Process) (children.Exit, error) {
 	began := time.Now()
 	exit, err := p.Wait(ctx)
 	if err == nil {
 		return exit, nil
 	}
+	return children.Exit{}, r.giveUp(c, p, err, "did not end", began)
+}
+
+// giveUp kills a call and words the reason.
+func (r *Runtime) giveUp(c *call, p *children.Process, cause error, failed string, began time.Time) error {
 	doing := "waiting for " + r.name
-	if errors.Is(err, context.DeadlineExceeded) {
-		doing = fmt.Sprintf("%s did not end within %v and was killed", r.name, time.Since(began).Round(time.Millisecond))
+	if errors.Is(cause, context.DeadlineExceeded) {
+		doing = fmt.Sprintf("%s %s within %v and was killed", r.name, failed, time.Since(began).Round(time.Millisecond))
 	}
 	r.killTree(c, p)
-	return children.Exit{}, systemError(c.op, doing, err)
+	return systemError(c.op, doing, cause)
 }
 
 // killTree ends a call that did not end well, with everything it has left. Its

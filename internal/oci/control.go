@@ -32,13 +32,19 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 // answer without error says that the runtime has sent it, not that anybody died.
 // NotFound: there is no such container. FailedPrecondition: its init has exited,
 // as the runtime has it.
+// A SIGKILL of init is withdrawn with DeadlineExceeded if the runtime's program
+// does not run soon.
 func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
 	args := make([]string, 0, 4)
 	args = append(args, opKill)
 	if all {
 		args = append(args, "--all")
 	}
-	_, err := r.run(ctx, &call{op: opKill, args: append(args, id, strconv.Itoa(int(sig))), deadline: r.deadlines.Kill})
+	c := &call{op: opKill, args: append(args, id, strconv.Itoa(int(sig))), deadline: r.deadlines.Kill}
+	if sig == unix.SIGKILL && !all {
+		c.launch = r.deadlines.KillLaunch
+	}
+	_, err := r.run(ctx, c)
 	return r.classify(ctx, id, err, errdefs.ErrFailedPrecondition)
 }
 

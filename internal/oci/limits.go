@@ -43,6 +43,8 @@ type Deadlines struct {
 	Create, Start, Exec, Kill, Delete    time.Duration
 	Pause, Resume, Update, Pids          time.Duration
 	State, Features, Checkpoint, Restore time.Duration
+	// KillLaunch bounds, for a SIGKILL, the time until the runtime runs.
+	KillLaunch time.Duration
 }
 
 // deadlineRow is one line of the table: the call, the variable that overrides
@@ -65,6 +67,10 @@ var deadlineTable = []deadlineRow{
 	// These touch a state file and a cgroup. delete waits for init's death and
 	// removes cgroups with a back-off of its own, about 10 s at worst.
 	{"LARK_TIMEOUT_KILL", 30 * time.Second, func(d *Deadlines) *time.Duration { return &d.Kill }},
+	// The execve of a runtime may be held up (by an on-access scanner, by storage).
+	// A SIGKILL of init need not wait for it: it has another way, the pidfd. A busy
+	// machine executes a program within a second.
+	{"LARK_TIMEOUT_KILL_LAUNCH", time.Second, func(d *Deadlines) *time.Duration { return &d.KillLaunch }},
 	{"LARK_TIMEOUT_DELETE", 30 * time.Second, func(d *Deadlines) *time.Duration { return &d.Delete }},
 	{"LARK_TIMEOUT_PAUSE", 30 * time.Second, func(d *Deadlines) *time.Duration { return &d.Pause }},
 	{"LARK_TIMEOUT_RESUME", 30 * time.Second, func(d *Deadlines) *time.Duration { return &d.Resume }},

@@ -55,7 +55,7 @@ esac
 `
 
 // leastPoints is how many calls of each kind the life of a container makes at least.
-var leastPoints = map[unix.Errno]int{unix.EMFILE: 30, unix.ENOSPC: 2, unix.EAGAIN: 8, unix.EIO: 50, unix.EINTR: 100}
+var leastPoints = map[unix.Errno]int{unix.EMFILE: 20, unix.ENOSPC: 2, unix.EAGAIN: 8, unix.EIO: 50, unix.EINTR: 80}
 
 // interrupted is how far apart the calls are that are interrupted in one life: nobody is
 // to notice, so that one will do for many.
