@@ -24,7 +24,8 @@ type Exit struct {
 type held struct {
 	owner *Owner
 	pid   int
-	start uint64 // ticks, as in /proc/PID/stat
+	start uint64 // ticks, as in /proc/PID/stat; see is
+	entry uint64 // ticks when it was entered in the table, at the latest
 	ns    uint64 // inode of its pid namespace, 0 for what this program forked
 
 	// turn holds one token. Who has it watches the pidfd for all who wait; so there is never a second watcher, and no
@@ -45,6 +46,12 @@ func newHeld(o *Owner, pid, fd int) *held {
 	h.turn <- struct{}{}
 	return h
 }
+
+// is says whether h is the process with h's pid that began at start. A claimed
+// process began at h.start. One that this program forked began between h.start,
+// before the fork, and h.entry, after it; as it was not reaped before h.entry, no
+// other process with its pid can have begun in between.
+func (h *held) is(start uint64) bool { return h.start <= start && start <= h.entry }
 
 // wait returns the exit, once there is one, to any number of callers. ctx ends this wait only.
 func (h *held) wait(ctx context.Context) (Exit, error) {
@@ -183,12 +190,7 @@ func (h *held) reap() (over bool, err error) {
 	if h.fd < 0 {
 		return false, ErrClosed
 	}
-	var x exited
-	var dead bool
-	err = retry(func() (err error) {
-		x, dead, err = o.sys.waitid(unix.P_PIDFD, h.fd, false)
-		return err
-	})
+	x, dead, err := o.reapChild(h.fd)
 	switch {
 	case errors.Is(err, unix.ECHILD):
 		h.err = ErrLost
@@ -201,10 +203,23 @@ func (h *held) reap() (over bool, err error) {
 	if h.err != nil {
 		h.exit = Exit{}
 	}
-	o.reaped++
 	o.forget(h)
 	close(h.done)
 	return true, nil
+}
+
+// reapChild takes the exit of the child behind a pidfd, if it is dead. It is the
+// only place that reaps, and never by number: a number may be another process's
+// since it was read. The caller holds mu.
+func (o *Owner) reapChild(fd int) (x exited, dead bool, err error) {
+	err = retry(func() (err error) {
+		x, dead, err = o.sys.waitid(unix.P_PIDFD, fd, false)
+		return err
+	})
+	if dead {
+		o.reaped++
+	}
+	return x, dead, err
 }
 
 // release gives the descriptor back. Who polls it is woken and told that it is closed. Idempotent.

@@ -105,7 +105,7 @@ func (o *Owner) captureOne(pid int, parent *held) (*held, error) {
 		err = retry(func() error { return o.sys.pidfdSignal(fd, unix.SIGSTOP) })
 	}
 	if err == nil {
-		h.start = st.start
+		h.start, h.entry = st.start, st.start
 		err = o.enter(h)
 	}
 	if err != nil {
@@ -125,11 +125,10 @@ func (o *Owner) enter(h *held) error {
 	if o.closed {
 		return ErrClosed
 	}
-	if o.known[h.pid] != nil {
+	if o.holder(h.pid, h.start) != nil {
 		return ErrNotChild
 	}
-	o.known[h.pid] = h
-	delete(o.zombies, h.pid)
+	o.put(h)
 	return nil
 }
 
@@ -206,7 +205,8 @@ func (o *Owner) condemnOne(ns *PIDNamespace, since uint64, pid int) error {
 	if err == nil {
 		ino, err = namespaceOf(o.sys, pid)
 	}
-	if err != nil || st.dead() || st.start < since || !o.sentence(ns, ino, pid, fd) {
+	if err != nil || st.dead() || st.start < since ||
+		!o.sentence(ns, pid, &condemned{fd: fd, start: st.start, ns: ino}) {
 		unix.Close(fd)
 	}
 	if gone(err) {
@@ -215,17 +215,25 @@ func (o *Owner) condemnOne(ns *PIDNamespace, since uint64, pid int) error {
 	return err
 }
 
-// sentence decides under the lock. What was read in /proc is of the process behind fd, if that is an unreaped child.
-func (o *Owner) sentence(ns *PIDNamespace, ino uint64, pid, fd int) bool {
+// sentence decides under the lock. What was read in /proc is of the process behind
+// c.fd, if that is an unreaped child.
+func (o *Owner) sentence(ns *PIDNamespace, pid int, c *condemned) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if dead, err := o.peek(unix.P_PIDFD, fd); dead || err != nil {
+	if dead, err := o.peek(unix.P_PIDFD, c.fd); dead || err != nil {
 		return false
 	}
-	if o.closed || o.known[pid] != nil || o.doomed[pid] != nil || !o.callMade(ns, ino) {
+	if o.closed || o.holder(pid, c.start) != nil || !o.callMade(ns, c.ns) {
 		return false
 	}
-	o.doomed[pid] = &condemned{fd: fd, ns: ino, seen: o.order}
+	if old := o.doomed[pid]; old != nil {
+		if old.start == c.start {
+			return false
+		}
+		unix.Close(old.fd) // of a process that had this pid before
+	}
+	c.seen = o.order
+	o.doomed[pid] = c
 	o.order++
 	return true
 }
@@ -250,7 +258,7 @@ func (o *Owner) execute() {
 	}
 	open := o.windowsOpen()
 	for pid, c := range o.doomed {
-		claimed := o.known[pid] != nil
+		claimed := o.holder(pid, c.start) != nil
 		if !claimed && o.owned(open, c.ns, c.seen) {
 			continue
 		}

@@ -43,6 +43,9 @@ type Owner struct {
 	//
 	// Invariant: an entry is in known exactly from before anybody else could see the pid's exit until it is reaped, and
 	// every reaping is done under mu. So a pid that is in known is pinned: no other process can have it.
+	//
+	// Other code of this program may reap all the same, in Guard or by mistake. So a pid alone is no key: an entry of known,
+	// zombies or doomed means the process with that pid and start time (see holder), and only a pidfd is reaped or signalled.
 	mu     sync.Mutex
 	known  map[int]*held
 	closed bool
@@ -246,6 +249,29 @@ func (o *Owner) arm() {
 	case o.armed <- unix.SIGCHLD:
 	default:
 	}
+}
+
+// holder is the known process that has this pid and began at start, nil if there
+// is none. A known process whose pid another has now (some other code of this
+// program has reaped it) is not that other. The caller holds mu.
+func (o *Owner) holder(pid int, start uint64) *held {
+	if h := o.known[pid]; h != nil && h.is(start) {
+		return h
+	}
+	return nil
+}
+
+// put enters a process in the table, as the only one with its pid. The caller
+// holds mu.
+func (o *Owner) put(h *held) {
+	if old := o.known[h.pid]; old != nil {
+		o.forget(old)
+	}
+	o.known[h.pid] = h
+	if h.ns != 0 {
+		o.inUse[h.ns]++
+	}
+	delete(o.zombies, h.pid)
 }
 
 // forget takes a process out of the table, which has just been reaped or given up. The caller holds mu.

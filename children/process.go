@@ -151,11 +151,10 @@ func (o *Owner) adopt(pid, fd int, ticks uint64) *Process {
 	// For the poller. Our waits have WNOHANG and would not block either way.
 	_ = unix.SetNonblock(fd, true)
 	h := newHeld(o, pid, fd)
-	h.start = ticks
+	h.start, h.entry = ticks, o.sys.bootTicks()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.known[h.pid] = h
-	delete(o.zombies, h.pid)
+	o.put(h)
 	return &Process{h}
 }
 

@@ -21,9 +21,10 @@ type zombie struct {
 
 // condemned is an unknown living child that a killed call has left behind.
 type condemned struct {
-	fd   int // pidfd
-	ns   uint64
-	seen uint64 // Owner.order when it was seen
+	fd    int // pidfd
+	start uint64
+	ns    uint64
+	seen  uint64 // Owner.order when it was seen
 }
 
 // sweeper runs until Close. SIGCHLD and the close of a window only arm it.
@@ -83,8 +84,8 @@ func (o *Owner) sweep() time.Duration {
 		return retryPause
 	}
 	failed := o.observe(o.unknown(pids))
-	for _, pid := range o.ownerless() {
-		failed = o.bury(pid) || failed
+	for pid, z := range o.ownerless() {
+		failed = o.bury(pid, z) || failed
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -116,7 +117,8 @@ func (o *Owner) reapings() uint64 {
 	return o.reaped
 }
 
-// unknown takes away the pids that are known.
+// unknown takes away the pids that are known. It goes by number: a known process
+// whose number another has was lost, which the wait for it finds at once.
 func (o *Owner) unknown(pids []int) []int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -165,7 +167,7 @@ func (o *Owner) observe(pids []int) (failed bool) {
 		if old, ok := o.zombies[pid]; ok && old.start == z.start {
 			z.seen = old.seen
 		}
-		if o.known[pid] == nil {
+		if o.holder(pid, z.start) == nil {
 			o.zombies[pid] = z
 		}
 	}
@@ -218,42 +220,56 @@ func (o *Owner) owned(open openWindows, ns, seen uint64) bool {
 	return oldest < seen
 }
 
-// ownerless lists the zombies that no window can own any more.
-func (o *Owner) ownerless() []int {
+// ownerless gives the zombies that no window can own any more, by pid.
+func (o *Owner) ownerless() map[int]zombie {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.zombies) == 0 {
 		return nil
 	}
 	open := o.windowsOpen()
-	var pids []int
+	ownerless := make(map[int]zombie)
 	for pid, z := range o.zombies {
 		switch {
-		case o.known[pid] != nil:
+		case o.holder(pid, z.start) != nil:
 			delete(o.zombies, pid)
 		case !o.owned(open, z.ns, z.seen):
-			pids = append(pids, pid)
+			ownerless[pid] = z
 		}
 	}
-	return pids
+	return ownerless
 }
 
-// bury reaps one unknown zombie. It reports whether that has to be tried again.
-func (o *Owner) bury(pid int) (failed bool) {
+// bury reaps the unknown zombie z. It reports whether that has to be tried again.
+//
+// The entry may be stale: code in Guard may have reaped the process, and its
+// number may be that of a new child, which died in a window of its own. So bury
+// reaps the process behind a pidfd, if that began when the entry says.
+func (o *Owner) bury(pid int, z zombie) (failed bool) {
+	fd, err := o.openChild(pid)
+	var st stat
+	if err == nil {
+		defer unix.Close(fd)
+		st, err = statOf(o.sys, pid)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if _, ok := o.zombies[pid]; !ok || o.known[pid] != nil {
-		return false // claimed in the last moment by a window that was not open when it was seen: cannot be
+	switch {
+	case o.zombies[pid] != z: // claimed or seen again since it was judged
+		return false
+	case err == nil && st.start != z.start:
+		delete(o.zombies, pid)
+		return true // the new process with that number may be dead as well
+	case err == nil && o.holder(pid, z.start) != nil:
+		return false // claimed by a window that was not open when it was seen: cannot be
+	case err == nil:
+		// What stat said is of the process behind fd, if that is not reaped.
+		_, _, err = o.reapChild(fd)
 	}
-	err := retry(func() error {
-		_, _, err := o.sys.waitid(unix.P_PID, pid, false)
-		return err
-	})
-	if err != nil && !errors.Is(err, unix.ECHILD) {
+	if err != nil && !errors.Is(err, ErrNotChild) && !errors.Is(err, unix.ECHILD) && !gone(err) {
 		o.log.Warn("reaping an orphan: trying again", "pid", pid, "error", err)
 		return true
 	}
 	delete(o.zombies, pid)
-	o.reaped++
 	return false
 }

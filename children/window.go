@@ -114,7 +114,8 @@ func (w *Window) inspect(h *held) error {
 		return err
 	}
 	// Both are rounded down: one begun in the window's own tick passes, whether it began before or after it.
-	if h.start = st.start; h.start < w.ticks {
+	h.start, h.entry = st.start, st.start
+	if h.start < w.ticks {
 		// A stranger is usually older than the window; that it is a stranger says more.
 		if _, err := w.owner.peek(unix.P_PIDFD, h.fd); err == unix.ECHILD {
 			return ErrNotChild
@@ -142,7 +143,7 @@ func (w *Window) take(h *held) error {
 		return err
 	}
 	// From here on the pid is pinned: it is an unreaped child, and reaping takes mu.
-	if o.known[h.pid] != nil {
+	if o.holder(h.pid, h.start) != nil {
 		return ErrClaimed
 	}
 	if z, ok := o.zombies[h.pid]; ok && z.start == h.start && z.seen <= w.order {
@@ -151,9 +152,7 @@ func (w *Window) take(h *held) error {
 	if err := w.accept(h.ns); err != nil {
 		return err
 	}
-	o.known[h.pid] = h
-	o.inUse[h.ns]++
-	delete(o.zombies, h.pid)
+	o.put(h)
 	return nil
 }
 
