@@ -131,6 +131,6 @@ func (r *rooms) killGroup(ctx context.Context, o *options.Options) error {
 	}
 }
 
-func (r *rooms) unmount() error { return rootfs.New(r.owner.Guard).Unmount(r.bundle.Path()) }
+func (r *rooms) unmount() error { return rootfs.New(r.owner).Unmount(r.bundle.Path()) }
 
 func (r *rooms) close() error { return r.owner.Close() }

@@ -24,6 +24,14 @@ const (
 	// loopTries is how often a free loop device may be taken by somebody else between finding and using it.
 	loopTries = 100
 
+	// helperTime bounds a program that mounts. It may talk to a storage across the network; kubelet allows a runtime request
+	// two minutes.
+	helperTime = 2 * time.Minute
+
+	// outputGrace is how long output is still awaited after a helper program has exited: a daemon that it left behind
+	// may hold the pipe.
+	outputGrace = 100 * time.Millisecond
+
 	// maxTable bounds the mount table, read only where mounts are below one another.
 	maxTable = 64 << 20
 )

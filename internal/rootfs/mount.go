@@ -187,31 +187,11 @@ func (m *Mounter) byProgram(p place, r *request, program, subtype string) error 
 		args = append(args, "-o", o)
 	}
 	cmd := exec.Command(program, append(args, "-t", subtype)...)
-	out := &tail{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := m.guarded(func() error { return m.sys.run(cmd) }); err != nil {
+	if said, err := m.help(cmd); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
 			return errno.Classed(program, errdefs.ErrFailedPrecondition, err)
 		}
-		return fmt.Errorf("%s: %w: %s", program, err, out)
+		return fmt.Errorf("%s: %w: %s", program, err, said)
 	}
 	return nil
 }
-
-func (m *Mounter) guarded(fn func() error) error {
-	if m.guard == nil {
-		return fn()
-	}
-	return m.guard(fn)
-}
-
-// tail keeps the first bytes that a helper program says.
-type tail struct{ b []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 1024
-	t.b = append(t.b, p[:min(len(p), most-len(t.b))]...)
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.TrimSpace(string(t.b)) }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
@@ -35,14 +36,15 @@ const (
 
 // Mounter mounts and unmounts. It keeps nothing between calls, and different bundles may be worked on at the same time.
 type Mounter struct {
-	sys   *system
-	guard func(fn func() error) error
+	sys        *system
+	parent     Parent
+	helperTime time.Duration
 }
 
-// New makes a Mounter. guard runs a function that forks a helper process and waits for it, so that nobody else reaps
-// it (children.Owner.Guard): idmapped mounts need one to hold a user namespace, FUSE mounts are made by a program.
-func New(guard func(fn func() error) error) *Mounter {
-	return &Mounter{sys: kernel(), guard: guard}
+// New makes a Mounter. parent forks the helper processes that some mounts need: idmapped ones to hold a user namespace,
+// and FUSE mounts, which are made by a program. Without a parent there are no FUSE mounts.
+func New(parent Parent) *Mounter {
+	return &Mounter{sys: kernel(), parent: parent, helperTime: helperTime}
 }
 
 // Mount makes <bundle>/rootfs if need be and mounts all mounts there, in order. Without mounts it does nothing at all:

@@ -336,7 +336,7 @@ func TestIDMapped(t *testing.T) {
 	base := filepath.Dir(b)
 	lower := layers(t, base, 3)
 	guarded := 0
-	m := New(func(fn func() error) error { guarded++; return fn() })
+	m := New(guarding(func(fn func() error) error { guarded++; return fn() }))
 	maps := []string{"uidmap=0:100000:65536", "gidmap=0:200000:65536"}
 	for name, mount := range map[string]*types.Mount{
 		"bind":    bind(lower[1], "", maps...),
@@ -364,7 +364,7 @@ func TestIDMapped(t *testing.T) {
 		t.Errorf("layers all over the place: %v", err)
 	}
 	refused := errors.New("no more children")
-	m = New(func(func() error) error { return refused })
+	m = New(guarding(func(func() error) error { return refused }))
 	if _, err := m.Mount(b, []*types.Mount{bind(lower[1], "", maps...)}); !errors.Is(err, refused) || len(mountsBelow(t, b)) > 0 {
 		t.Errorf("guard refuses: %v", err)
 	}

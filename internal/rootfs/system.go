@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -32,7 +31,6 @@ type system struct {
 	setattr  func(fd int, flags uint, attr *unix.MountAttr) error
 	move     func(fd int, toDir int, to string) error
 	table    func() ([]byte, error)
-	run      func(cmd *exec.Cmd) error
 }
 
 func kernel() *system {
@@ -58,7 +56,6 @@ func kernel() *system {
 			return unix.MoveMount(fd, "", toDir, to, unix.MOVE_MOUNT_F_EMPTY_PATH)
 		},
 		table: readTable,
-		run:   (*exec.Cmd).Run,
 	}
 }
 

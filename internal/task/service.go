@@ -67,7 +67,7 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 // New makes a service without containers.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner.Guard), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
+		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
 		containers: make(map[string]*container),
 	}
 }
