@@ -98,33 +98,24 @@ func TestOrphansUnderUnbrokenLoad(t *testing.T) {
 	o := owner(t, kernel{})
 	const rounds, each = 60, 50 / thin
 	stopLoad := unbrokenLoad(o)
-	most := 0
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range rounds {
-			run(t, o, crowd(each))
-		}
-	}()
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-		case <-time.After(5 * time.Millisecond):
-			most = max(most, zombies(t))
+	defer stopLoad()
+	// What a crowd leaves is reaped while the load goes on, however long that takes.
+	few := func(most int) {
+		eventually(t, "orphans are reaped under the load", func() string {
+			if n := zombies(t); n > most {
+				return fmt.Sprint(n, " zombies")
+			}
+			return ""
+		})
+	}
+	for range rounds {
+		run(t, o, crowd(each))
+		if few(3 * each); t.Failed() {
+			return // each further round would wait as long
 		}
 	}
-	eventually(t, "no zombie is left under the load", func() string {
-		if n := zombies(t); n > 0 {
-			return fmt.Sprint(n)
-		}
-		return ""
-	})
-	stopLoad()
-	t.Logf("%d orphans; at most %d zombies at once", rounds*each, most)
-	if most > rounds*each/4 {
-		t.Errorf("%d zombies at once: they pile up", most)
-	}
+	few(0)
+	t.Logf("%d orphans, never more than %d at once", rounds*each, 4*each)
 }
 
 // refusal is one lie of a pid file.

@@ -35,7 +35,7 @@ import (
 )
 
 // patience bounds every wait; only a fault comes near it.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // act is one scenario with one shim.
 type act struct {

@@ -85,7 +85,6 @@ func TestExecProbes(t *testing.T) {
 	const (
 		every  = 100 * time.Millisecond
 		probes = 60
-		slow   = 5 * time.Second // a probe takes 50 ms here; kubelet's own limit is 1 s by default
 	)
 	eachHandler(t, func(t *testing.T, handler string) {
 		p := newPod(t, handler, api.NamespaceMode_CONTAINER)
@@ -103,7 +102,6 @@ func TestExecProbes(t *testing.T) {
 		for i := range probes {
 			<-ticker.C
 			wait.Go(func() {
-				began := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), callLimit)
 				defer cancel()
 				answer, err := node.runtime.ExecSync(ctx, &api.ExecSyncRequest{ContainerId: containers[i%3], Timeout: 30,
@@ -114,9 +112,6 @@ func TestExecProbes(t *testing.T) {
 				}
 				if string(answer.Stdout) != fmt.Sprintf("out %d\n", i) || string(answer.Stderr) != fmt.Sprintf("err %d\n", i) || int(answer.ExitCode) != i%2 {
 					t.Errorf("probe %d: %v", i, answer)
-				}
-				if took := time.Since(began); took > slow {
-					t.Errorf("probe %d took %v", i, took)
 				}
 			})
 		}
@@ -168,7 +163,7 @@ func TestStop(t *testing.T) {
 			eventually(t, "it does not start", func() bool { return len(p.log(t, "stubborn")) > 0 })
 			began := time.Now()
 			must(t, node.runtime.StopContainer, &api.StopContainerRequest{ContainerId: id, Timeout: 2})
-			if took := time.Since(began); took < 2*time.Second || took > 20*time.Second {
+			if took := time.Since(began); took < 2*time.Second || took > callLimit {
 				t.Errorf("stopped after %v, the grace period is 2 s", took)
 			}
 			if s := status(t, id); s.ExitCode != 137 {

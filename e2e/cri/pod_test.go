@@ -24,7 +24,7 @@ import (
 const (
 	image = "ghcr.io/containerd/busybox:1.36"
 	// callLimit: no call of the tests takes longer on a loaded machine, unless it hangs.
-	callLimit = 60 * time.Second
+	callLimit = 2 * time.Minute
 	poll      = 50 * time.Millisecond
 	authority = "/tmp/registry-ca.pem"
 )

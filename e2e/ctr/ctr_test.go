@@ -55,7 +55,7 @@ func (s *shell) close() {
 	if s.t.Failed() {
 		s.t.Log(s.d.Log())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if left := s.d.NothingLeft(ctx); len(left) > 0 {
 		s.t.Errorf("left over: %q", left)
@@ -129,7 +129,7 @@ func (s *shell) execs(id string) {
 		s.t.Errorf("task ls: %q", out)
 	}
 	s.want("", 0, "task", "kill", "--signal", "SIGKILL", id)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // ctr can only be asked again
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // ctr can only be asked again
 		if out, _ := s.try("task", "ls"); strings.Contains(out, "STOPPED") {
 			break
 		}

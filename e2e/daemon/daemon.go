@@ -35,7 +35,7 @@ const (
 	// second where nothing else runs.
 	serveBound = 60 * time.Second
 	// termBound is how long a daemon may take to end after SIGTERM.
-	termBound = 15 * time.Second
+	termBound = time.Minute
 	// tagEnv marks the daemon's environment, and through it its shims'.
 	tagEnv = "LARK_E2E_TAG"
 	// maxMessage is more than an image or the events of one list may need.

@@ -21,7 +21,7 @@ import (
 
 const (
 	// sweepBound is how long killed processes may take to be gone.
-	sweepBound = 20 * time.Second
+	sweepBound = time.Minute
 	sweepEvery = 20 * time.Millisecond
 	// socketDir is where containerd before 2.3 lets its shims listen.
 	socketDir = "/run/containerd/s"

@@ -27,11 +27,11 @@ const (
 	image  = "lark-test/busybox:latest"
 
 	// commandLimit: nothing the tests ask takes longer, on a loaded machine, unless it hangs.
-	commandLimit = 60 * time.Second
+	commandLimit = 3 * time.Minute
 	// startLimit is for dockerd and its containerd to come up.
-	startLimit = 60 * time.Second
+	startLimit = 2 * time.Minute
 	// stopLimit is for dockerd to end; it gives containerd 15 s of them.
-	stopLimit = 40 * time.Second
+	stopLimit = 2 * time.Minute
 	poll      = 50 * time.Millisecond
 )
 

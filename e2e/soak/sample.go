@@ -29,7 +29,7 @@ const (
 	// the figures.
 	restCalls = 160
 	// dumpBound is how long the dump may take to be in the log.
-	dumpBound = 10 * time.Second
+	dumpBound = time.Minute
 	// dumpEvery is how often the log is looked at.
 	dumpEvery = 20 * time.Millisecond
 

@@ -29,7 +29,7 @@ const (
 	// defaultBound is how long any one call may take on a loaded two-core machine.
 	defaultBound = 60 * time.Second
 	// settleBound is how long events and clean-up may lag behind the last answer.
-	settleBound = 30 * time.Second
+	settleBound = time.Minute
 	// poll is how often is looked for what sends no event.
 	poll = 20 * time.Millisecond
 	// workers keep two cores busy with runtime calls, and some waiting.

@@ -20,7 +20,7 @@ import (
 const (
 	// steadyBound is how long a shim may take to close and reap after the last
 	// delete was answered.
-	steadyBound = 5 * time.Second
+	steadyBound = time.Minute
 	steadyEvery = 20 * time.Millisecond
 )
 

@@ -28,7 +28,7 @@ const (
 	// machine; what takes longer is reported as hung.
 	defaultBound = 60 * time.Second
 	// settleBound is how long events and clean-up may lag behind the last answer.
-	settleBound = 20 * time.Second
+	settleBound = time.Minute
 	// defaultWorkers keeps two cores busy with runtime calls, and some waiting.
 	defaultWorkers = 8
 	// most is how many violations or problems are printed of one storm.

@@ -215,7 +215,7 @@ func TestRow32DeleteWithAHungRuntime(t *testing.T) {
 	begun := time.Now()
 	cmd := c.command("-bundle", c.bundle, "delete")
 	out, err := cmd.Output()
-	if took := time.Since(begun); err != nil || took > 5*time.Second {
+	if took := time.Since(begun); err != nil || took > time.Minute {
 		t.Errorf("delete took %v: %v", took, err)
 	}
 	var resp task.DeleteResponse

@@ -38,9 +38,9 @@ const (
 	// nobody is to notice, so that one will do for many.
 	interrupted = 5
 	// nthPatience bounds what must come to an end.
-	nthPatience = 20 * time.Second
+	nthPatience = time.Minute
 	// sizePatience bounds the wait for a server to become as small as it was.
-	sizePatience = 5 * time.Second
+	sizePatience = time.Minute
 )
 
 // joinSupervisor puts this process under supervision if it is the one that is meant.

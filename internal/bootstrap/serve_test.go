@@ -165,7 +165,7 @@ func TestServiceThatCannotBeMade(t *testing.T) {
 	a := parse(t, c.start(c.params()))
 	readUntil(t, log, "the service cannot be made")
 	path := strings.TrimPrefix(a.Address, "unix://")
-	if !await(func() bool { _, err := os.Lstat(path); return err != nil }, 10*time.Second) {
+	if !await(func() bool { _, err := os.Lstat(path); return err != nil }, time.Minute) {
 		t.Error("the socket is left")
 	}
 }

@@ -199,7 +199,7 @@ func TestIdleAndClosing(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if !await(s.idle, 10*time.Second) {
+	if !await(s.idle, time.Minute) {
 		t.Error("not idle after the answer")
 	}
 	s.closing.Store(true)

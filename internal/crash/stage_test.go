@@ -261,7 +261,7 @@ func (s *stage) nothingLeft(when string) {
 // until polls what no event tells of: what was killed takes its time to vanish.
 func until(t *testing.T, complaint string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Error(complaint)
 			return

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/calibrate"
 )
 
 const fakeEnv = "FAKE_RUNTIME"
@@ -28,8 +29,13 @@ func TestMain(m *testing.M) {
 	if mode := os.Getenv(fakeEnv); mode != "" {
 		os.Exit(fakeRuntime(mode, os.Args))
 	}
+	hang = calibrate.Stretch(hang)
 	os.Exit(m.Run())
 }
+
+// hang is the deadline of a call that hangs: time enough for the fake runtime to
+// start and to say that it hangs.
+var hang = 300 * time.Millisecond
 
 // flags finds the value of a flag on a runtime's command line.
 func flagOf(args []string, name string) string {
@@ -240,7 +246,7 @@ func gone(t *testing.T, pidFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		if _, err := os.Stat("/proc/" + string(data)); os.IsNotExist(err) {
 			return
 		}

@@ -247,7 +247,7 @@ func (l *lives) nothingLeft(t *testing.T, at string) {
 // eventually looks at what no event tells of until wrong says nothing.
 func eventually(t *testing.T, at string, wrong func() string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		said := wrong()
 		if said == "" {
 			return

@@ -104,7 +104,7 @@ func FuzzPidFile(f *testing.F) {
 // Row 32: a call that hangs is ended at its deadline with all that it forked,
 // and the caller is told so.
 func TestRow32Hang(t *testing.T) {
-	b := newBench(t, "hang", short(300*time.Millisecond))
+	b := newBench(t, "hang", short(hang))
 	calls := map[string]func() error{
 		"create": func() error { _, err := b.create(t); return err },
 		"kill":   func() error { return b.Kill(t.Context(), "x", unix.SIGTERM, false) },
@@ -116,7 +116,7 @@ func TestRow32Hang(t *testing.T) {
 		if !errdefs.IsDeadlineExceeded(err) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("%s took %v", name, took)
 		}
 		gone(t, filepath.Join(b.dir, "hung"))
@@ -137,7 +137,7 @@ func TestRow52W17CallOutlivesItsClient(t *testing.T) {
 	_, _ = child.Wait(t.Context())
 
 	b = newBench(t, "hang", Deadlines{})
-	ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), hang)
 	defer cancel()
 	if err := b.Checkpoint(ctx, "x", CheckpointCall{}); !errdefs.IsDeadlineExceeded(err) {
 		t.Errorf("checkpoint: %v", err)
@@ -220,7 +220,7 @@ func TestRow36GrandchildHoldsStderr(t *testing.T) {
 	if err == nil || !strings.HasSuffix(err.Error(), "held") {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 	data, err := os.ReadFile(filepath.Join(b.dir, "held"))
@@ -268,7 +268,7 @@ func TestRow37GoneIsAsked(t *testing.T) {
 	if err := b.Delete(t.Context(), "x", false); !errdefs.IsUnknown(err) {
 		t.Errorf("delete of a running container: %v", err)
 	}
-	b = newBench(t, "probe:hang", short(300*time.Millisecond))
+	b = newBench(t, "probe:hang", short(hang))
 	if err := b.Delete(t.Context(), "x", false); !errdefs.IsUnknown(err) {
 		t.Errorf("delete, and state hangs: %v", err)
 	}

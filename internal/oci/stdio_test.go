@@ -65,7 +65,7 @@ func (c *real) withIO(t *testing.T, name string, terminal bool, args ...string) 
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { ends[i].Close() })
-		_ = ends[i].SetDeadline(time.Now().Add(20 * time.Second))
+		_ = ends[i].SetDeadline(time.Now().Add(time.Minute))
 	}
 	return child, io, ends[0], ends[1]
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/larkshim/lark/internal/calibrate"
 	"github.com/larkshim/lark/internal/order"
 	"github.com/larkshim/lark/internal/shimclient/fakeshim"
 )
@@ -174,7 +175,7 @@ func TestStopHard(t *testing.T) {
 	if err := s.Stop(ctx); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > exitTimeout/2 {
+	if took := time.Since(begin); took > calibrate.Stretch(exitTimeout/2) {
 		t.Errorf("it took %v", took)
 	}
 	if err := unix.Kill(s.Pid, 0); err == nil && len(processesIn(cfg.Home.Dir)) > 0 {

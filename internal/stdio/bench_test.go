@@ -168,7 +168,7 @@ func (r *rig) run(script string) {
 
 func (r *rig) wait(p *children.Process) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	if _, err := p.Wait(ctx); err != nil {
 		r.t.Fatal(err)
@@ -191,7 +191,7 @@ func receive[T any](t *testing.T, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing came")
 		panic("unreachable")
 	}

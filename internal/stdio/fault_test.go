@@ -189,7 +189,7 @@ func (r *rig) runFaulty(spec Spec) {
 		}
 		r.run("cat; head -c 40000 /dev/zero; echo err >&2")
 	}
-	ctx, cancel := contextWithTimeout(r.t, 10*time.Second)
+	ctx, cancel := contextWithTimeout(r.t, time.Minute)
 	defer cancel()
 	if err := r.Drain(ctx); err != nil {
 		r.t.Error(err)

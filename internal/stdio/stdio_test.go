@@ -72,7 +72,7 @@ func TestRow39NobodyReads(t *testing.T) {
 	if err := r.Attach(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("the start took %v", took)
 	}
 	short, cancel := contextWithTimeout(t, 200*time.Millisecond)
@@ -150,7 +150,7 @@ func TestRow41ReaderGoesAwayAndReturns(t *testing.T) {
 	w := r.writer(in)
 	readLine := func(f *os.File) string {
 		b := make([]byte, 64)
-		_ = f.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = f.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := f.Read(b)
 		if err != nil {
 			t.Fatal(err)

@@ -55,7 +55,8 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	shared = world{dir: dir, rootfs: filepath.Join(dir, "rootfs")}
-	// Before there is an owner, whose sweep would take this child from os/exec.
+	// Before there is an owner, whose sweep would take these children from os/exec.
+	calibrated()
 	if err = spec.Busybox(context.Background(), shared.rootfs); err == nil {
 		if shared.owner, err = children.NewOwner(slog.Default()); err == nil {
 			shared.cgroups, err = cgroup.NewHost()

@@ -19,17 +19,25 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/larkshim/lark/internal/calibrate"
 	fake "github.com/larkshim/lark/internal/fakeruntime"
 )
 
 // shortDeadline is what a hung runtime call is given in these tests: long enough for
-// a call that does not hang, on a busy machine with the race detector, and for what
-// is tried while it hangs.
-const shortDeadline = 4 * time.Second
+// a call that does not hang, with the race detector, and for what is tried while it
+// hangs. calibrated stretches it on a slow machine.
+var shortDeadline = 4 * time.Second
 
-// soon is how long a call may take that waits for no runtime call. Far less than
+// soon is how long a call may take that waits for no runtime call: less than
 // shortDeadline, far more than it takes.
-const soon = 2 * time.Second
+var soon = shortDeadline / 2
+
+// calibrated stretches the times above. It starts processes, and comes before there
+// is an owner.
+func calibrated() {
+	shortDeadline = calibrate.Stretch(shortDeadline)
+	soon = shortDeadline / 2
+}
 
 // scripted is a container whose runtime follows a script.
 func (s *shim) scripted(change func(*specs.Spec), p fake.Profile, args ...string) (*box, *fake.Control) {
@@ -89,7 +97,7 @@ func ended[T any](t *testing.T, what string, c <-chan tried[T]) tried[T] {
 	select {
 	case r := <-c:
 		return r
-	case <-time.After(patience):
+	case <-time.After(patience + shortDeadline):
 		t.Fatalf("%s did not end", what)
 		panic("not reached")
 	}
@@ -162,7 +170,7 @@ func gone(t *testing.T, ctl *fake.Control) {
 // until polls what no event tells of: processes that are not ours, files, mounts.
 func until(t *testing.T, complaint string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Error(complaint)
