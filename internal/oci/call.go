@@ -78,6 +78,20 @@ func (r *Runtime) run(ctx context.Context, c *call) (_ outcome, err error) {
 		return outcome{}, err
 	}
 	out.started()
+	panicked := true
+	defer func() {
+		if panicked {
+			r.killTree(c, process)
+			out.finish(0)
+		}
+	}()
+	o, err := r.follow(ctx, c, process, out, logFrom)
+	panicked = false
+	return o, err
+}
+
+// follow waits for a call that was started, and judges it.
+func (r *Runtime) follow(ctx context.Context, c *call, process *children.Process, out outputs, logFrom int64) (outcome, error) {
 	failpoint.Point("runtime: running")
 	if c.io != nil {
 		if err := c.io.CloseAfterStart(); err != nil {

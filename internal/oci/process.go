@@ -12,9 +12,11 @@ import (
 	"os/exec"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/failpoint"
+	"github.com/larkshim/lark/internal/routine"
 )
 
 // IO is the stdio of a process that a call makes. The runtime is given it as its
@@ -109,14 +111,15 @@ func (r *Runtime) Exec(ctx context.Context, id string, c ExecCall) (*children.Ch
 	args := append(make([]string, 0, 10), opExec, "--process", memoryPath(spec))
 	args = withConsole(args, c.IO)
 	args = append(args, "--detach", "--pid-file", c.PidFile, id)
-	child, err := r.spawn(ctx, c.PidFile, &call{
+	defer func() {
+		if err := r.files.remove(c.PidFile); err != nil {
+			r.log.Warn("the pid file of an exec stays behind", "error", err)
+		}
+	}()
+	return r.spawn(ctx, c.PidFile, &call{
 		op: opExec, args: args, log: log, deadline: r.deadlines.Exec,
 		space: c.Namespace, io: c.IO,
 	})
-	if err := r.files.remove(c.PidFile); err != nil {
-		r.log.Warn("the pid file of an exec stays behind", "error", err)
-	}
-	return child, err
 }
 
 // memoryPath is the name under which others can open a file in our memory.
@@ -147,7 +150,7 @@ func (r *Runtime) Restore(ctx context.Context, id string, c RestoreCall) (*child
 }
 
 // spawn runs a call that makes a process, and claims the process.
-func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children.Child, error) {
+func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (child *children.Child, err error) {
 	if c.space == nil {
 		return nil, fmt.Errorf("%s: %w", said(c.op, "no pid namespace given"), errdefs.ErrInvalidArgument)
 	}
@@ -160,20 +163,35 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (*children
 	if err != nil {
 		return nil, err
 	}
+	claimed := false
+	defer func() {
+		if !claimed { // after a panic too
+			r.killTree(c, done.process)
+			r.end(child)
+		}
+	}()
 	pid, err := r.readPidFile(pidFile)
 	if err != nil {
-		r.killTree(c, done.process)
 		return nil, systemError(c.op, "its process", err)
 	}
 	failpoint.Point("runtime: pid read")
-	child, err := c.window.Claim(pid)
+	child, err = c.window.Claim(pid)
 	failpoint.Point("runtime: process claimed")
 	if err != nil {
-		r.killTree(c, done.process)
 		// The cause, a children.ClaimError, carries the class.
 		return nil, systemError(c.op, fmt.Sprintf("pid %d, which %s named", pid, r.name), err)
 	}
+	claimed = true
 	return child, nil
+}
+
+// end kills a process that was claimed and that nobody will get.
+func (r *Runtime) end(child *children.Child) {
+	if child == nil {
+		return
+	}
+	_ = child.Signal(unix.SIGKILL) // an error means that it has exited
+	routine.Go(r.log, "reap", func() { _, _ = child.Wait(context.Background()) })
 }
 
 // withConsole adds where the terminal's master is to be sent, if there is to be a

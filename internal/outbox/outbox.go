@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/routine"
 )
 
@@ -72,6 +73,8 @@ type Outbox struct {
 	wake chan struct{} // holds one token when there is something to send
 	quit context.CancelFunc
 	done chan struct{} // closed when the goroutine has ended
+
+	sent *entry // the last that containerd has taken; the goroutine's own
 
 	mu     sync.Mutex
 	queue  *queue
@@ -236,12 +239,12 @@ func (o *Outbox) run(ctx context.Context) {
 				return
 			}
 		}
-		attempt, cancel := context.WithTimeout(ctx, t.patience())
-		err := o.transport.Send(attempt, o.request(e.payload))
-		cancel()
+		failpoint.Step("outbox: next")
+		err := o.send(ctx, e, t.patience())
 		if ctx.Err() != nil && err != nil {
 			return
 		}
+		failpoint.Step("outbox: sent")
 		if err == nil {
 			o.settle(&t)
 			continue
@@ -251,6 +254,21 @@ func (o *Outbox) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// send brings the head to containerd, unless it was brought before and run
+// panicked since.
+func (o *Outbox) send(ctx context.Context, e *entry, patience time.Duration) error {
+	if o.sent == e {
+		return nil
+	}
+	attempt, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := o.transport.Send(attempt, o.request(e.payload))
+	if err == nil {
+		o.sent = e
+	}
+	return err
 }
 
 // settle takes the delivered head off the queue, and reports the end of an

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -41,6 +42,7 @@ func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest)
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.CheckpointAsked}); err != nil {
 		return nil, err
 	}
+	failpoint.Step("checkpoint: allowed")
 	work := firstOf(opts.WorkPath, c.options.CriuWorkPath)
 	if work == "" {
 		work = filepath.Join(c.bundle.Work(), criuWork)

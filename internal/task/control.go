@@ -98,6 +98,7 @@ func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*empty
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.UpdateAsked}); err != nil {
 		return nil, err
 	}
+	failpoint.Step("update: allowed")
 	return &emptypb.Empty{}, c.runtime.Update(context.WithoutCancel(ctx), c.id, &resources)
 }
 
@@ -108,6 +109,7 @@ func (s *Service) Stats(_ context.Context, r *task.StatsRequest) (*task.StatsRes
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Step("stats: found")
 	stats, err := c.cgroup().Stats()
 	if err != nil {
 		return nil, fmt.Errorf("cgroup of container %q: %w", c.id, err)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/larkshim/lark/internal/bundle"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -46,6 +47,7 @@ func (s *Service) Exec(ctx context.Context, r *task.ExecProcessRequest) (*emptyp
 		// A logger of an exec is told the exec's id by this name, in upstream's shim too.
 		ContainerID: execID.String(), Namespace: c.init.stdio.Namespace,
 	}
+	failpoint.Step("exec: checked")
 	s.cfg.Outbox.Pace(ctx) // an exec brings three events
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/larkshim/lark/internal/failpoint"
 )
 
 // CloseIO closes the process's stdin once what was written to it is copied. Asked
@@ -17,6 +19,7 @@ func (s *Service) CloseIO(_ context.Context, r *task.CloseIORequest) (*emptypb.E
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Step("close io: found")
 	if r.Stdin {
 		p.closeStdin()
 	}
@@ -31,6 +34,7 @@ func (s *Service) ResizePty(_ context.Context, r *task.ResizePtyRequest) (*empty
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Step("resize: found")
 	size := &specs.Box{Width: uint(min(r.Width, maxSide)), Height: uint(min(r.Height, maxSide))}
 	p.size.Store(size) // before the look: setIO looks the other way round
 	if io := p.io.Load(); io != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -40,6 +41,7 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.KillAsked, Proc: p.id}); err != nil {
 		return nil, err
 	}
+	failpoint.Step("kill: allowed")
 	sig := unix.Signal(r.Signal)
 	if p != c.init {
 		return &emptypb.Empty{}, c.signal(p, sig)

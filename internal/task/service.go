@@ -15,6 +15,7 @@ import (
 	"github.com/larkshim/lark/children"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/outbox"
 	"github.com/larkshim/lark/internal/rootfs"
 	"github.com/larkshim/lark/lifecycle"
@@ -110,6 +111,7 @@ func (s *Service) find(id string) (*container, error) {
 func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	failpoint.Step("shutdown: locked")
 	if len(s.containers) == 0 && !s.closing {
 		s.closing = true
 		s.cfg.Shutdown()
@@ -119,6 +121,7 @@ func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.
 
 // Connect tells the pids of the shim and of init, 0 if there is no such container.
 func (s *Service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	failpoint.Step("connect: begun")
 	answer := &taskapi.ConnectResponse{ShimPid: uint32(os.Getpid())}
 	if c, err := s.find(r.ID); err == nil {
 		if v, ok := c.view(initProc); ok {

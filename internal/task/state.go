@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/larkshim/lark/internal/errno"
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -29,6 +30,7 @@ func (s *Service) State(_ context.Context, r *task.StateRequest) (*task.StateRes
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Step("state: found")
 	id := r.ID
 	if r.ExecID != "" {
 		id = r.ExecID // as upstream's shim has it, which leaves ExecID empty
@@ -48,11 +50,13 @@ func (s *Service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResp
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Step("wait: begun")
 	select {
 	case <-p.exited:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	failpoint.Step("wait: over")
 	if p.fate != nil {
 		return nil, p.fate
 	}
@@ -79,6 +83,7 @@ func (s *Service) Pids(_ context.Context, r *task.PidsRequest) (*task.PidsRespon
 	if v.Status == lifecycle.StatusStopped && v.Pid != 0 {
 		pids = []int{v.Pid}
 	}
+	failpoint.Step("pids: listed")
 	execs := c.execPids()
 	answer := &task.PidsResponse{Processes: make([]*apitypes.ProcessInfo, 0, len(pids))}
 	for _, pid := range pids {
