@@ -154,12 +154,13 @@ func TestRow46ZeroBytesFree(t *testing.T) {
 }
 
 // TestRow47NoDescriptorFree: an exec is told so and changes nothing; Kill, Wait and
-// Delete work, out of the reserve.
+// Delete work, out of the reserve, which was taken when descriptors became few.
 func TestRow47NoDescriptorFree(t *testing.T) {
 	s := newStage(t, built.plain, built.runc, nil)
 	s.running()
-	restore := s.descriptors(0)
 	ctx := t.Context()
+	s.takeReserve()
+	restore := s.descriptors(0)
 	if err := s.shim.Exec(ctx, &taskapi.ExecProcessRequest{ID: s.id, ExecID: "e", Spec: execSpec("true")}); err != nil {
 		t.Errorf("exec: %v", err)
 	}

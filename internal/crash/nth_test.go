@@ -26,7 +26,11 @@ type scarcity func(s *stage, n int) (restore func())
 // TestRow47FailTheNthDescriptor: EMFILE.
 func TestRow47FailTheNthDescriptor(t *testing.T) {
 	untilItPasses(t, 3, func(t *testing.T) *stage { return newStage(t, built.plain, built.runc, nil) },
-		func(s *stage, n int) func() { return s.descriptors(n) })
+		func(s *stage, n int) func() {
+			s.takeReserve()
+			restore := s.descriptors(n)
+			return func() { restore(); s.look() }
+		})
 }
 
 // TestRow48FailTheNthFork: EAGAIN of clone(2), in the shim and in the runtime.
@@ -150,6 +154,31 @@ func (s *stage) openDescriptors() (open []string) {
 		open = append(open, link)
 	}
 	return open
+}
+
+// takeReserve has the shim take its reserve, by leaving as many descriptors as are in
+// use for a moment: at half of the limit it takes the reserve.
+func (s *stage) takeReserve() {
+	s.t.Helper()
+	open := len(s.openDescriptors())
+	restore := s.descriptors(open)
+	s.look()
+	restore()
+	if len(s.openDescriptors()) < open+minReserve {
+		s.t.Fatal("the reserve was not taken")
+	}
+}
+
+// minReserve is less than the reserve.
+const minReserve = 8
+
+// look makes the shim look how many descriptors are in use, by a Create that is
+// refused.
+func (s *stage) look() {
+	s.t.Helper()
+	if _, err := s.shim.Create(s.t.Context(), &taskapi.CreateTaskRequest{ID: "no id/"}); !errdefs.IsInvalidArgument(err) {
+		s.t.Fatalf("Create of nothing: %v", err)
+	}
 }
 
 // descriptors lets the shim open n more.

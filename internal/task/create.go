@@ -30,6 +30,8 @@ type createOptions = *options.Options
 // the runtime create it. AlreadyExists if the id is taken, InvalidArgument for what
 // cannot be, the runtime's own error if that fails; after an error nothing is left.
 func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *task.CreateTaskResponse, err error) {
+	s.reserve.look()
+	defer s.reserve.look()
 	c, err := s.newContainer(r)
 	if err != nil {
 		return nil, err
@@ -147,6 +149,7 @@ func (c *container) create(ctx context.Context, r *task.CreateTaskRequest, o *ob
 		return err
 	}
 	c.init.setIO(io)
+	c.service.reserve.look()
 	o.onFailure(c.init.dropIO)
 	failpoint.Point("create: stdio open")
 	if r.Checkpoint != "" {

@@ -124,6 +124,7 @@ func (c *container) forgetExecLocked(p *process) {
 // lets go of its stdio. A process that somebody in the background has inherited
 // the output from is not waited for longer.
 func (c *container) drain(ctx context.Context, p *process) {
+	defer c.service.reserve.look()
 	io := p.io.Take()
 	if io == nil {
 		return

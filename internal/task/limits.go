@@ -25,7 +25,8 @@ const (
 	// the answer to the client stops waiting.
 	reapTime = 10 * time.Second
 
-	// reserved is how many descriptors are kept for the end of containers. A runtime
+	// reserved is how many descriptors are kept for the end of containers, when they
+	// become few. A runtime
 	// call needs about ten at once: the pidfd, two pipes, the runtime's outputs, what
 	// a fork uses to be told of a failed exec; and the state probe after it no more.
 	reserved = 16

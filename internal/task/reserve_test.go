@@ -20,6 +20,8 @@ func openDescriptors(t *testing.T) int {
 // Row 47: the reserve is set free for who needs it, and only then, and comes back.
 func TestRow47Reserve(t *testing.T) {
 	r := newReserve(8)
+	r.limit = func() uint64 { return 1 } // so that all are in use
+	r.look()
 	before := openDescriptors(t)
 	var seen []int
 	for name, c := range map[string]struct {
@@ -44,6 +46,21 @@ func TestRow47Reserve(t *testing.T) {
 			t.Errorf("%s: %d descriptors afterwards, %d before", name, now, before)
 		}
 	}
-	r.n = 0
-	_ = r.during(func() error { return unix.EMFILE }) // closes them
+	r.empty()
+}
+
+// F29: the reserve is taken when descriptors become few, and not before.
+func TestF29ReserveIsTakenWhenNeeded(t *testing.T) {
+	r := newReserve(8)
+	defer r.empty()
+	used := openDescriptors(t)
+	for _, c := range []struct {
+		limit, kept int
+	}{{100 * used, 0}, {3 * used, 0}, {used, 8}, {3 * used, 8}, {100 * used, 0}} {
+		r.limit = func() uint64 { return uint64(c.limit) }
+		r.look()
+		if len(r.fds) != c.kept || openDescriptors(t) != used+c.kept {
+			t.Errorf("with a limit of %d, %d in use: %d are kept, want %d", c.limit, used, len(r.fds), c.kept)
+		}
+	}
 }

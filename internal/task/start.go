@@ -100,6 +100,7 @@ func (c *container) callExec(ctx context.Context, p *process, o *obligation) err
 		return err
 	}
 	p.setIO(io)
+	c.service.reserve.look()
 	failpoint.Point("exec: stdio open")
 	o.child, err = c.runtime.Exec(ctx, c.id, oci.ExecCall{
 		PidFile: c.bundle.PIDPath(p.execID), Namespace: c.pidns, IO: io, Process: sized(p.spec, p.size.Load()),
