@@ -41,6 +41,7 @@ BINDIR = $(DESTDIR)$(or $(PREFIX),/usr/local)/bin
 
 STORM_CONTAINERS ?= 500
 SOAK_SECONDS ?= 600
+CROWD ?= 600 60 2
 FUZZ_SECONDS ?= 30
 SEEDS ?= 100000
 FROM ?= 1
@@ -105,6 +106,11 @@ e2e: build peers ## the tests against a real containerd: the system's (1.6 on De
 storm: build peers ## storms of STORM_CONTAINERS=500 under each containerd
 	@$(env)
 	build/storm.sh $(STORM_CONTAINERS) 0
+
+.PHONY: crowd
+crowd: build rootfs ## 600 execs at once, and 60 with a runtime that serialises them, 2 s each: all must succeed
+	@$(env)
+	build/crowd.sh $(CROWD)
 
 .PHONY: soak
 soak: build peers ## waves of containers for SOAK_SECONDS=600 while containerd and shims are killed; nothing may be lost, left or grow

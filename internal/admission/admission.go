@@ -17,21 +17,37 @@ import (
 type Lane int
 
 const (
-	// Work is all that is not Ending.
+	// Work is all that is not Urgent.
 	Work Lane = iota
-	// Ending is the calls that end a container: kill and delete.
-	Ending
+	// Urgent is the calls that end a container, and those that its end may need.
+	Urgent
 	lanes
 )
 
 // Queue admits calls. Its methods may be called from any goroutine.
 type Queue struct{ lanes [lanes]lane }
 
-// New makes a queue that lets atOnce calls run at once in each lane.
-func New(log *slog.Logger, atOnce int) *Queue {
+// Limits says how many calls run.
+type Limits struct {
+	// AtOnce is how many calls run at once in each lane.
+	AtOnce int
+	// Others and Own are how long a call counts for calls of other containers and
+	// for those of its own. Zero is the default.
+	Others, Own time.Duration
+}
+
+// New makes a queue.
+func New(log *slog.Logger, limits Limits) *Queue {
+	limits.AtOnce = max(limits.AtOnce, 1)
+	if limits.Others == 0 {
+		limits.Others = countsFor
+	}
+	if limits.Own == 0 {
+		limits.Own = countsForOwn
+	}
 	q := &Queue{}
 	for i := range q.lanes {
-		q.lanes[i].log, q.lanes[i].atOnce = log, max(atOnce, 1)
+		q.lanes[i].log, q.lanes[i].limits = log, limits
 	}
 	return q
 }
@@ -88,7 +104,7 @@ func (t *Turn) Leave() {
 // container that has calls waiting.
 type lane struct {
 	log    *slog.Logger
-	atOnce int
+	limits Limits
 
 	mu      sync.Mutex
 	running []*Turn // in the order of their admission
@@ -151,7 +167,7 @@ func (l *lane) admit() {
 // to the end: its container has had its turn.
 func (l *lane) admitOne(now time.Time) bool {
 	for i, n := range l.lines {
-		if l.counted(n.container, now) >= l.atOnce {
+		if l.counted(n.container, now) >= l.limits.AtOnce {
 			continue
 		}
 		t := n.turns[0]
@@ -172,19 +188,15 @@ func (l *lane) admitOne(now time.Time) bool {
 // counted is how many running calls count for a call of that container.
 func (l *lane) counted(container string, now time.Time) (n int) {
 	for _, t := range l.running {
-		if now.Sub(t.since) < t.counts(container) {
+		counts := l.limits.Others
+		if t.container == container {
+			counts = l.limits.Own
+		}
+		if now.Sub(t.since) < counts {
 			n++
 		}
 	}
 	return n
-}
-
-// counts is how long the call counts for calls of that container.
-func (t *Turn) counts(container string) time.Duration {
-	if t.container == container {
-		return countsForOwn
-	}
-	return countsFor
 }
 
 // wakeAt sets the timer to the moment when a running call no longer counts, if
@@ -193,7 +205,7 @@ func (l *lane) wakeAt(now time.Time) {
 	var next time.Duration
 	if l.waiting > 0 {
 		for _, t := range l.running {
-			for _, limit := range []time.Duration{countsFor, countsForOwn} {
+			for _, limit := range []time.Duration{l.limits.Others, l.limits.Own} {
 				if left := limit - now.Sub(t.since); left > 0 && (next == 0 || left < next) {
 					next = left
 				}

@@ -17,7 +17,7 @@ import (
 
 const second = time.Second
 
-func newQueue(atOnce int) *Queue { return New(slog.New(slog.DiscardHandler), atOnce) }
+func newQueue(atOnce int) *Queue { return New(slog.New(slog.DiscardHandler), Limits{AtOnce: atOnce}) }
 
 // enter enters a call that is admitted at once.
 func enter(t *testing.T, q *Queue, container string, l Lane) *Turn {
@@ -192,17 +192,17 @@ func TestF12HungCallsHoldUpNothing(t *testing.T) {
 }
 
 // Kill and Delete wait for no call that is not theirs, and hold up none.
-func TestF12EndingHasALaneOfItsOwn(t *testing.T) {
+func TestF12UrgentHasALaneOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1)
 		work := enter(t, q, "c", Work)
-		ending := enter(t, q, "c", Ending)
+		urgent := enter(t, q, "c", Urgent)
 		var order admitted
 		order.later(t, q, "work", "c")
-		if len(order.names) != 0 || q.Waiting(Work) != 1 || q.Waiting(Ending) != 0 {
+		if len(order.names) != 0 || q.Waiting(Work) != 1 || q.Waiting(Urgent) != 0 {
 			t.Fatalf("admitted %v, %d wait", order.names, q.Waiting(Work))
 		}
-		ending.Leave()
+		urgent.Leave()
 		synctest.Wait()
 		if len(order.names) != 0 {
 			t.Fatalf("admitted %v by the end of a kill", order.names)
@@ -285,7 +285,7 @@ func TestF12QueueIsBounded(t *testing.T) {
 		if _, err := q.Enter(ctx, "c", Work); !errdefs.IsResourceExhausted(err) {
 			t.Errorf("one too many: %v", err)
 		}
-		enter(t, q, "c", Ending).Leave()
+		enter(t, q, "c", Urgent).Leave()
 		cancel()
 		wg.Wait()
 		turn.Leave()
@@ -320,7 +320,7 @@ func TestF12AtRandom(t *testing.T) {
 					defer turn.Leave()
 					lane := turn.lane
 					lane.mu.Lock()
-					if n := len(lane.running); n > lane.atOnce {
+					if n := len(lane.running); n > lane.limits.AtOnce {
 						t.Errorf("seed %d: %d run at once", seed, n)
 					}
 					lane.mu.Unlock()

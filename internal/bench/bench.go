@@ -102,6 +102,7 @@ func measures() []measure {
 	every := func(*bench, Runtime) bool { return true }
 	return []measure{
 		{"exec", "latency, throughput, shim CPU and threads of execs, 1 to 128 in flight", runExecs, every, execSteps},
+		{"burst", "latency and throughput of 100 execs at once (*)", runBurst, firstTwo, burstSteps},
 		{"task", "one container from Create to Delete in a running shim, one by one and four at once (*)", runTasks, firstTwo, taskSteps},
 		{"whole", "one container from the shim's start to its end, one by one and four at once (*)", runWhole, firstTwo, wholeSteps},
 		{"start", "the start helper, its CPU, and the time to the first answer", runStarts, firstOnly, startSteps},

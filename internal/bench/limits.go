@@ -13,6 +13,9 @@ const (
 	execsPerRound = 400
 	// warmExecs are run and not counted before a level.
 	warmExecs = 8
+	// burst is how many execs are begun at once, burstsPerRound how often.
+	burst          = 100
+	burstsPerRound = 3
 	// tasksPerRound and wholesPerRound are containers, one by one and then at once.
 	tasksPerRound  = 40
 	wholesPerRound = 12

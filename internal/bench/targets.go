@@ -67,6 +67,8 @@ func targets() []target {
 	const proportionalMB = 3.9 // what containerd's shim in Rust states
 	return append(ts,
 		target{what: "execs per second through the stub, 128 in flight", key: exec("rate", stubRuntime, 128), over: againstOther, limit: 3, atLeast: true},
+		target{what: "an exec of 100 at once, median", key: Key{Measure: "burst", Metric: "median", Runtime: anyRuntime, Param: burst}, over: againstOther, limit: 0.6},
+		target{what: "execs per second of 100 at once", key: Key{Measure: "burst", Metric: "rate", Runtime: anyRuntime, Param: burst}, over: againstOther, limit: 1, atLeast: true},
 		target{what: "create, start, delete through the stub, one by one", key: Key{Measure: "task", Metric: "wall", Runtime: stubRuntime, Param: 1}, over: againstOther, limit: 0.5},
 		target{what: "create, start, delete through the stub, at once", key: Key{Measure: "task", Metric: "wall", Runtime: stubRuntime, Param: atOnce}, over: againstOther, limit: 0.5},
 		target{what: "start helper", key: Key{Measure: "start", Metric: "helper", Runtime: anyRuntime}, over: againstOther, limit: 0.5},

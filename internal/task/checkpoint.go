@@ -39,6 +39,11 @@ func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest)
 	if err != nil {
 		return nil, err
 	}
+	turn, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.CheckpointAsked}); err != nil {
 		return nil, err
 	}

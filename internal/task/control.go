@@ -16,6 +16,15 @@ import (
 
 // Pause freezes the container. FailedPrecondition unless it is running.
 func (s *Service) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
+	c, err := s.find(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	turn, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
 	return s.turn(ctx, r.ID, turning{lifecycle.PauseAsked, ociRuntime.Pause})
 }
 
@@ -95,6 +104,11 @@ func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*empty
 	if err := json.Unmarshal(r.Resources.GetValue(), &resources); err != nil {
 		return nil, fmt.Errorf("resources for container %q: %w: %w", c.id, err, errdefs.ErrInvalidArgument)
 	}
+	turn, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
 	if _, err := c.step(lifecycle.Event{Kind: lifecycle.UpdateAsked}); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/admission"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/oci"
@@ -46,6 +47,11 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *tas
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
 	failpoint.Step("create: allowed")
+	turn, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
 	if err := c.create(context.WithoutCancel(ctx), r, o); err != nil {
 		return nil, err
 	}
@@ -114,11 +120,14 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 	if err != nil {
 		return err
 	}
+	if _, err := admission.AtOnce(os.Getenv); err != nil {
+		return err
+	}
 	root := c.options.Root
 	if root == "" {
 		root = defaultRoot
 	}
-	c.runtime, err = c.service.rooms.newRuntime(oci.Config{
+	rt, err := c.service.rooms.newRuntime(oci.Config{
 		Binary: c.options.BinaryName, Root: filepath.Join(root, c.service.cfg.Namespace.String()),
 		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Log: c.log,
 		Deadlines: deadlines,
@@ -127,6 +136,7 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 		// The words that go before every failure of a create: clients look for them.
 		return fmt.Errorf("OCI runtime create failed: %w", err)
 	}
+	c.runtime = urgent{rt, c.service.calls}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/larkshim/lark/children"
+	"github.com/larkshim/lark/internal/admission"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/failpoint"
@@ -45,6 +46,7 @@ type Service struct {
 	rooms   rooms
 	mounter *rootfs.Mounter
 	reserve *reserve
+	calls   *admission.Queue
 	// attachTime is the bound of that name; tests of runtimes that come near it
 	// shorten it.
 	attachTime time.Duration
@@ -68,7 +70,8 @@ var _ taskapi.TTRPCTaskService = (*Service)(nil)
 // New makes a service without containers.
 func New(cfg Config) *Service {
 	return &Service{
-		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner), reserve: newReserve(reserved), attachTime: attachTime, clock: time.Now,
+		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner),
+		reserve: newReserve(reserved), calls: newCalls(cfg.Log), attachTime: attachTime, clock: time.Now,
 		containers: make(map[string]*container),
 	}
 }

@@ -17,6 +17,16 @@ import (
 // not allow it, the runtime's own error if that fails; a process whose start failed
 // cannot be started again.
 func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartResponse, error) {
+	c, _, _, err := s.locate(r.ID, r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	turn, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
+	// Another process may have the id by now.
 	c, p, _, err := s.locate(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
