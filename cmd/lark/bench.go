@@ -57,7 +57,7 @@ func benchCommand() *cobra.Command {
 	var o benchOptions
 	var list strings.Builder
 	for _, m := range bench.Measures() {
-		fmt.Fprintf(&list, "  %-8s %s\n", m[0], m[1])
+		fmt.Fprintf(&list, "  %-11s %s\n", m[0], m[1])
 	}
 	cmd := &cobra.Command{
 		Use:     "bench [flags]",

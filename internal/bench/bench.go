@@ -110,6 +110,7 @@ func measures() []measure {
 		{"added", "memory of each further container in one shim", runAdded, firstOnly, addedSteps},
 		{"exit", "CPU of one exit beside 1 to 4,096 running processes", runExits, stubOnly, exitSteps},
 		{"daemon", "execs and containers through a containerd (with --containerd)", runDaemon, withDaemon, daemonSteps},
+		{measureHeld, "how much longer kills, exits and states take while an execve is held (as root, when named)", runHeld, withHeld, heldSteps},
 		{"stdout", "standard output, MB/s and shim CPU per MB (*)", runStdout, firstTwo, stdoutSteps},
 	}
 }

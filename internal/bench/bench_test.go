@@ -99,6 +99,23 @@ func TestRealMeasures(t *testing.T) {
 	}
 }
 
+// TestF11HeldExecveIsMeasured: the measure is made when it is named, and only then.
+func TestF11HeldExecveIsMeasured(t *testing.T) {
+	cfg := realConfig(t, measureHeld)
+	r, err := Run(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range heldMetrics {
+		if f := r.find(Key{measureHeld, m[0], stubRuntime, 0}, cfg.Shims[0].Name); f == nil || f.Median <= 0 {
+			t.Errorf("%s: %+v", m[0], f)
+		}
+	}
+	if withHeld(&bench{cfg: Config{Runtimes: cfg.Runtimes}}, cfg.Runtimes[0]) {
+		t.Error("it is made without having been named")
+	}
+}
+
 // TestBareExecs: the helper runs execs, and leaves nothing.
 func TestBareExecs(t *testing.T) {
 	cfg := realConfig(t)

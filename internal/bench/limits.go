@@ -48,6 +48,16 @@ const (
 	// startersAtOnce bounds how many of the running processes are started at once.
 	startersAtOnce = 16
 
+	// heldFor is how long an execve is held, in each of heldRounds.
+	heldFor    = 8 * time.Second
+	heldRounds = 3
+	// heldStates are the calls of State at least, with heldPause in between.
+	heldStates = 50
+	heldPause  = 10 * time.Millisecond
+	// leastHeld is what a smaller difference counts as: it is noise, and ratios are
+	// made of these figures.
+	leastHeld = 100 * time.Microsecond
+
 	// outputMB is what "lark-write" writes, in MiB.
 	outputMB = 256
 	// outputBuffer is the reader's.
