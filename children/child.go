@@ -19,3 +19,19 @@ func (c *Child) Wait(ctx context.Context) (Exit, error) { return c.held.wait(ctx
 
 // Signal sends a signal to the process; os.ErrProcessDone once it has exited.
 func (c *Child) Signal(sig unix.Signal) error { return c.held.signal(sig) }
+
+// KillTree kills the process and all its descendants, for a caller that will not
+// wait for it: the process is reaped here, or by the sweep.
+//
+// It returns when they are dead, or DeadlineExceeded after two seconds: some
+// process is in uninterruptible sleep then, and is reaped when it wakes.
+func (c *Child) KillTree() error {
+	o := c.held.owner
+	victims := o.capture(c.held)
+	_ = c.held.signal(unix.SIGKILL)
+	for _, v := range victims {
+		_ = retry(func() error { return o.sys.pidfdSignal(v.fd, unix.SIGKILL) })
+	}
+	tree := append([]*held{c.held}, victims...)
+	return o.await(tree, tree)
+}

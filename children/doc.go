@@ -36,7 +36,8 @@
 //     SIGCHLD or changes its disposition either: while a sweep is armed, for 20 ms, it is SIG_DFL, and a change made then
 //     is undone.
 //   - A call that is given up is ended with [Process.KillTree], and its window closed. Between the two the pid file is read
-//     again: the call may have written it in its last moment, and what it names is then claimed and killed. (runc writes
+//     again: the call may have written it in its last moment, and what it names is then claimed and killed, with
+//     [Child.KillTree]. (runc writes
 //     a file .NAME first and fails if there is one; a killed runc leaves it, so it is to be removed with the pid file.)
 //   - In our own pid namespace a process that has left the call's process group, and whose parent has died, cannot be told
 //     from a container's daemon: KillTree leaves it, and the cgroup's [Owner.KillAll] has to take it.

@@ -37,7 +37,7 @@ func (p *Process) KillTree(ns *PIDNamespace) error {
 		o.condemn(ns, p.held.start)
 		o.execute()
 	}
-	return o.await(p.held, victims)
+	return o.await(append([]*held{p.held}, victims...), victims)
 }
 
 // capture stops the tree below root and holds every process of it by pidfd, parents first. A stopped parent neither forks
@@ -143,18 +143,19 @@ func (o *Owner) killGroup(root *held) {
 }
 
 // await waits for the dead. A parent comes before its children, so that these are ours when their turn comes: the kernel
-// gives orphans away before it tells of their parent's exit.
-func (o *Owner) await(root *held, victims []*held) error {
+// gives orphans away before it tells of their parent's exit. Those to abandon are
+// left to the sweep where they are not dead in time.
+func (o *Owner) await(tree, abandon []*held) error {
 	ctx, cancel := context.WithTimeout(context.Background(), killWait)
 	defer cancel()
 	var alive []int
-	for _, h := range append([]*held{root}, victims...) {
+	for _, h := range tree {
 		_, err := h.wait(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
 			alive = append(alive, h.pid)
 		}
 	}
-	for _, h := range victims {
+	for _, h := range abandon {
 		// One that is not ours (ErrLost) was given to the init of its own namespace, which has to reap it.
 		o.mu.Lock()
 		o.forget(h)

@@ -30,8 +30,10 @@ type call struct {
 	// space is where the process that the call makes will live; nil if it makes
 	// none.
 	space *children.PIDNamespace
-	// window is open while the call runs, if it makes a process.
-	window *children.Window
+	// window is open while the call runs, if it makes a process, and pidFile is
+	// where the runtime names the process.
+	window  *children.Window
+	pidFile string
 	// io is the stdio of the container's process. Without it, or with a terminal
 	// in it, the runtime's stderr is collected.
 	io    IO
@@ -195,16 +197,41 @@ func (r *Runtime) giveUp(c *call, p *children.Process, cause error, failed strin
 	return systemError(c.op, doing, cause)
 }
 
-// killTree ends a call that did not end well, with everything it has left. Its
-// window is closed first: what a window may still claim is not killed.
+// killTree ends a call that did not end well, with everything it has left.
+//
+// A process that is in the pid file is the call's, in every pid mode: it is
+// claimed before the window closes. What else the call has left is told by its
+// pid namespace, and killed after the window has closed: what a window may still
+// claim is not killed.
 func (r *Runtime) killTree(c *call, p *children.Process) {
+	err := p.KillTree(nil) // from here on the pid file does not change
 	if c.window != nil {
+		err = errors.Join(err, r.killNamed(c))
 		c.window.Close()
 	}
-	if err := p.KillTree(c.space); err != nil {
+	if c.space != nil {
+		err = errors.Join(err, p.KillTree(c.space))
+	}
+	if err != nil {
 		r.log.Error("what a failed runtime call left behind may still run",
 			"op", c.op, "pid", p.Pid(), "error", err)
 	}
+}
+
+// killNamed kills the process that a failed call has written into its pid file,
+// if it has written one. What cannot be claimed is not the call's.
+func (r *Runtime) killNamed(c *call) error {
+	pid, err := r.readPidFile(c.pidFile)
+	if err != nil {
+		return nil
+	}
+	child, err := c.window.Claim(pid)
+	if err != nil {
+		r.log.Debug("a failed runtime call has named a process that is not its own",
+			"op", c.op, "pid", pid, "error", err)
+		return nil
+	}
+	return child.KillTree()
 }
 
 // failure judges a call that exited with a status other than 0.

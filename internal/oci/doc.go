@@ -11,7 +11,12 @@
 //     Checkpoint and Restore are the exception: they have no deadline of their
 //     own, so the client's context is the only bound they have.
 //   - Create, Exec and Restore either return a claimed *children.Child or leave
-//     nothing running. What a pid file says is never signalled, only claimed.
+//     nothing running: what the call forked and had not left when it was
+//     killed, the process in its pid file, in every pid mode, and what is in
+//     the container's own pid namespace without a claim. In a shared pid
+//     namespace one process is left to the kill-all of the container's cgroup:
+//     that of a runtime that died by itself before it wrote the pid file.
+//     What a pid file says is never signalled, only claimed.
 //   - Whether a container still exists is asked of the runtime (`state`), never
 //     read out of the text of an error.
 //

@@ -68,6 +68,17 @@ func fakeRuntime(mode string, args []string) int {
 		os.WriteFile("forked", fmt.Append(nil, fakeInit()), 0o600)
 		os.WriteFile(flagOf(args, "--pid-file"), []byte("-1"), 0o600)
 		return 0
+	case "failafter", "dieafter", "hangafter": // having forked and named a process of the host's pid namespace
+		pid := fmt.Append(nil, fakeChild())
+		os.WriteFile("forked", pid, 0o600)
+		os.WriteFile(flagOf(args, "--pid-file"), pid, 0o600)
+		switch name {
+		case "failafter":
+			return 1
+		case "dieafter":
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		select {}
 	case "hang":
 		os.WriteFile("hung", fmt.Append(nil, fakeChild()), 0o600)
 		select {}

@@ -156,6 +156,30 @@ func TestRow33Crash(t *testing.T) {
 	gone(t, filepath.Join(b.dir, "crashed"))
 }
 
+// F14: a call that fails after the fork leaves nothing in the host's pid
+// namespace either, whether it exits, dies or is killed at its deadline.
+func TestF14NamedByAFailedCall(t *testing.T) {
+	for _, mode := range []string{"failafter", "dieafter", "hangafter"} {
+		t.Run(mode, func(t *testing.T) {
+			deadlines := DefaultDeadlines()
+			if mode == "hangafter" {
+				deadlines = short(time.Second)
+			}
+			b := newBench(t, mode, deadlines)
+			if _, err := b.create(t); err == nil {
+				t.Error("it went well")
+			}
+			if mode != "hangafter" { // which may not get to fork on a slow machine
+				gone(t, filepath.Join(b.dir, "forked"))
+				return
+			}
+			if _, err := os.Stat(filepath.Join(b.dir, "forked")); err == nil {
+				gone(t, filepath.Join(b.dir, "forked"))
+			}
+		})
+	}
+}
+
 // Row 31, W9: the runtime has made a process and does not say which. It is found
 // and killed.
 func TestRow31ProcessWithoutPid(t *testing.T) {

@@ -157,7 +157,7 @@ func (r *Runtime) spawn(ctx context.Context, pidFile string, c *call) (child *ch
 	if err := r.files.remove(pidFile); err != nil {
 		return nil, systemError(c.op, "a stale pid file", err)
 	}
-	c.window = r.owner.Begin(c.space)
+	c.window, c.pidFile = r.owner.Begin(c.space), pidFile
 	defer c.window.Close()
 	done, err := r.run(ctx, c)
 	if err != nil {
