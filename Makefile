@@ -95,7 +95,7 @@ unit: packages ## the main module's tests, with the race detector
 .PHONY: sim
 sim: packages ## the simulation of the shell with SEEDS=100000 seeds, from FROM=1 on
 	@$(env)
-	LARK_SIM_SEEDS=$(SEEDS) LARK_SIM_FROM=$(FROM) CGO_ENABLED=0 go test -count=1 -timeout 24h -v -run '^TestSimulation' ./internal/task | grep -v '^=== '
+	CGO_ENABLED=0 go test -count=1 -timeout 24h -v -run '^TestSimulation' ./internal/task -sim.seeds=$(SEEDS) -sim.from=$(FROM) | grep -v '^=== '
 
 .PHONY: e2e
 e2e: build peers ## the tests against a real containerd: the system's (1.6 on Debian 12) and 2.4

@@ -161,8 +161,11 @@ func (c *container) remove(ctx context.Context) error {
 	return nil
 }
 
-// statusPaused is the runtimes' word for a frozen container.
-const statusPaused = "paused"
+// The runtimes' words for a frozen container, and for one that was not started.
+const (
+	statusPaused  = "paused"
+	statusCreated = "created"
+)
 
 // deleteFromRuntime has the runtime forget a container whose init is dead. With cgroup
 // v2 a frozen init dies of SIGKILL, and runc, which looks at the freezer first, goes on

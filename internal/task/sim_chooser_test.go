@@ -88,7 +88,7 @@ func (c *chooser) choices(actions []action) []action {
 		for i, out := range p.outcomes {
 			weight := 4.0
 			if i > 0 {
-				weight = 0.5 / float64(len(p.outcomes)-1)
+				weight = 0.8 / float64(len(p.outcomes)-1)
 			}
 			if c.calm && i > 0 {
 				continue

@@ -28,6 +28,9 @@ type simCall struct {
 	// subject is the process that the client had every reason to take for alive
 	// when it asked, or nil.
 	subject *simProc
+	// life and told are what was known of the process then.
+	life *simLife
+	told *told
 
 	over     bool
 	panicked bool
@@ -110,6 +113,7 @@ func (c *simClients) begin(op, id, exec string) *simCall {
 	}
 	call.label = fmt.Sprintf("%s %s %s #%d", op, id, call.exec, c.made)
 	call.subject = c.s.running(id, call.exec)
+	call.life, call.told = c.s.known(id, call.exec)
 	c.calls = append(c.calls, call)
 	go func() {
 		defer cancel()

@@ -56,6 +56,12 @@ func (s *simulation) observe(c *container, ev lifecycle.Event, effects []lifecyc
 	if ev.Kind == lifecycle.Deleted && ev.Proc != initProc && err == nil {
 		s.checker.Answered(order.Answer{Call: order.CallDelete, Container: c.id, Exec: string(ev.Proc)})
 	}
+	if ev.Kind == lifecycle.Deleted && c.execs[ev.Proc] != nil {
+		s.fault("exec %q of %s was deleted and is still in the table", ev.Proc, c.id)
+	}
+	if ev.Kind == lifecycle.StartFailed && ev.Proc == initProc && s.goesOn(c) {
+		s.fault("the start of %s was told as failed, and its init runs", c.id)
+	}
 	for _, e := range effects {
 		if e.Kind == lifecycle.Announce {
 			s.announced(c, l, e)
@@ -75,9 +81,11 @@ func (l *simLife) tell(p lifecycle.Proc) *told {
 
 func (s *simulation) announced(c *container, l *simLife, e lifecycle.Effect) {
 	t := l.tell(e.Proc)
+	s.announcements++
 	switch e.Topic {
 	case lifecycle.TopicCreate:
 		t.created = true
+		os.Remove(filepath.Join(c.bundle.Path(), exitFile)) // an earlier life's
 		t.proc = s.byPid(e.Pid)
 	case lifecycle.TopicStart:
 		t.started = true
@@ -85,7 +93,7 @@ func (s *simulation) announced(c *container, l *simLife, e lifecycle.Effect) {
 			t.proc = s.byPid(e.Pid)
 		}
 	case lifecycle.TopicExecAdded:
-		*t = told{added: true}
+		l.procs[e.Proc] = &told{added: true}
 	case lifecycle.TopicExecStarted:
 		t.started = true
 		t.proc = s.byPid(e.Pid)
@@ -105,10 +113,21 @@ func (s *simulation) announced(c *container, l *simLife, e lifecycle.Effect) {
 	}
 }
 
+// goesOn says that init of the container was started and lives on.
+func (s *simulation) goesOn(c *container) bool {
+	if c.init.child == nil {
+		return false
+	}
+	p := c.init.child.(*simProc)
+	s.kernel.mu.Lock()
+	defer s.kernel.mu.Unlock()
+	return p.box.started && !p.dead && !p.killed
+}
+
 // exitKept looks for init's exit in the bundle, where it has to be before it is
 // announced.
 func (s *simulation) exitKept(c *container) {
-	if _, err := os.Stat(filepath.Join(c.bundle.Path(), "exit.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(c.bundle.Path(), exitFile)); err != nil {
 		s.fault("init's exit of %s was announced before it was kept in the bundle", c.id)
 	}
 }
@@ -122,6 +141,23 @@ func (s *simulation) byPid(pid int) *simProc {
 		}
 	}
 	return nil
+}
+
+// checkWaiters looks, while everything is at rest, for a Wait that was not answered
+// though the exit was announced.
+func (s *simulation) checkWaiters() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients.mu.Lock()
+	defer s.clients.mu.Unlock()
+	for _, call := range s.clients.calls {
+		if call.over || call.life == nil || call.op != "wait" && call.op != "wait exec" {
+			continue
+		}
+		if t := call.life.procs[call.proc()]; t != nil && t == call.told && t.exited {
+			s.fault("%s is not answered, and the exit was announced", call.label)
+		}
+	}
 }
 
 // othersAlive lists what lives of a container besides init.
@@ -153,6 +189,17 @@ func (s *simulation) running(id, exec string) *simProc {
 		return nil
 	}
 	return t.proc
+}
+
+// known is the current life of a container, and what was told of its process.
+func (s *simulation) known(id, exec string) (*simLife, *told) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.current[id]
+	if l == nil || l.gone {
+		return nil, nil
+	}
+	return l, l.procs[lifecycle.Proc(exec)]
 }
 
 // judge holds an answer against what was announced when it was given.

@@ -65,6 +65,8 @@ type simProc struct {
 	// ready is closed when it can be reaped.
 	ready  chan struct{}
 	closed bool
+	// orphan: the shell does not know it, and the sweep of orphans reaps it.
+	orphan bool
 }
 
 // fork makes a process; k.mu is held.
@@ -82,7 +84,7 @@ func (k *simKernel) die(p *simProc, status uint32) {
 	if p.dead {
 		return
 	}
-	p.dead, p.status = true, status
+	p.dead, p.status, p.reaped = true, status, p.orphan
 	if p == p.box.init && p.box.private {
 		for _, o := range k.procs {
 			if o.box == p.box && o != p && !o.dead {
@@ -136,6 +138,22 @@ func (k *simKernel) thaw(b *simBox) {
 			k.die(p, 137)
 		}
 	}
+}
+
+// forks are the inits that may fork a process which the shell does not know.
+func (k *simKernel) forks() (all []action) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for id, b := range k.boxes {
+		if b.started && !b.frozen && !b.init.dead {
+			all = append(all, action{"forks init of " + id, 0.5, func() {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				k.fork(b, "daemon of "+id).orphan = true
+			}})
+		}
+	}
+	return all
 }
 
 // alive lists what lives.

@@ -3,12 +3,12 @@ package task
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,16 +28,20 @@ import (
 // testing/synctest. A seeded chooser picks what happens next: which call goes on
 // and how it ends, which process dies, what a client asks, which client leaves.
 
+var (
+	simSeeds    = flag.Uint64("sim.seeds", 300, "how many seeds of the simulation to try")
+	simFrom     = flag.Uint64("sim.from", 1, "the first seed of the simulation")
+	simFailures = flag.Int("sim.failures", 5, "after how many failing seeds the simulation ends")
+)
+
 const (
-	// simSeedsEnv is how many seeds are tried, simFromEnv the first.
-	simSeedsEnv = "LARK_SIM_SEEDS"
-	simFromEnv  = "LARK_SIM_FROM"
 	// maxSimCalls is how many calls of clients are in flight at most.
 	maxSimCalls = 8
 	// simSteps is how many choices are made before the world calms down, simCalm
 	// how many after it at most.
-	simSteps = 80
+	simSteps = 100
 	simCalm  = 4000
+	exitFile = "exit.json"
 )
 
 var (
@@ -71,6 +75,8 @@ type simulation struct {
 	lives   map[*container]*simLife
 	current map[string]*simLife
 	faults  []string
+	// announcements and delivered count the events.
+	announcements, delivered int
 }
 
 // simulate runs one seed, or the script and then the seed, and returns what was
@@ -111,10 +117,10 @@ func newSimulation(t *testing.T, dir string, seed uint64, script []string, figur
 	s.service.reserve = newReserve(0)
 	s.clients = &simClients{s: s, service: s.service, bundles: map[string]string{}}
 	for i, id := range simContainers {
-		for _, name := range []string{"exit.json", "options.json"} {
+		for _, name := range []string{exitFile, "options.json"} {
 			os.Remove(filepath.Join(dir, id, name))
 		}
-		if s.clients.bundles[id], err = simBundle(dir, id, (seed+uint64(i))%3 == 0); err != nil {
+		if s.clients.bundles[id], err = simBundle(dir, id, (seed+uint64(i))%2 == 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,6 +143,7 @@ func (s *simulation) Send(ctx context.Context, req *ttrpcevents.ForwardRequest) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.figures.events++
+	s.delivered++
 	for _, v := range s.checker.Observe(e) {
 		s.fault("order: %v", v)
 	}
@@ -147,7 +154,8 @@ func (s *simulation) Close() error { return nil }
 
 // actions is what the world may do of itself.
 func (s *simulation) actions() []action {
-	all := s.clients.actions()
+	s.checkWaiters()
+	all := append(s.clients.actions(), s.kernel.forks()...)
 	for _, p := range s.kernel.alive() {
 		all = append(all, action{"dies " + p.name, 0.4, func() { s.die(p) }})
 	}
@@ -258,6 +266,9 @@ func (s *simulation) finish() {
 			s.fault("order: %v", v)
 		}
 	}
+	if s.delivered != s.announcements {
+		s.fault("%d events were announced, and %d delivered", s.announcements, s.delivered)
+	}
 	for _, p := range s.kernel.alive() {
 		s.fault("%s was left alive", p.name)
 	}
@@ -341,26 +352,13 @@ func simDir(t *testing.T) string {
 	return t.TempDir()
 }
 
-func simEnv(t *testing.T, name string, otherwise uint64) uint64 {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
-}
-
 // TestSimulation runs the shell over a simulated world, with many seeds, and
 // prints the script of every seed that breaks a promise.
 func TestSimulation(t *testing.T) {
 	dir := simDir(t)
-	seeds, from := simEnv(t, simSeedsEnv, 300), simEnv(t, simFromEnv, 1)
 	figures := newSimFigures()
 	failed := 0
-	for seed := from; seed < from+seeds && failed < 5; seed++ {
+	for seed := *simFrom; seed < *simFrom+*simSeeds && failed < *simFailures; seed++ {
 		faults, taken, log := simulate(t, dir, seed, nil, figures)
 		if len(faults) > 0 {
 			failed++

@@ -48,15 +48,14 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	}
 }
 
-// startInit lets the created init go. Until the runtime has answered, and if it does
-// not in its time, it is not known whether init runs. It is told as failed then, so
-// it must not run.
+// startInit lets the created init go. A start that is told as failed must not have
+// happened: init is killed unless the runtime says that it still waits.
 func (c *container) startInit(ctx context.Context, o *obligation) (*task.StartResponse, error) {
 	o.onFailure(func(context.Context) error { c.killInit(); return nil })
 	err := c.runtime.Start(ctx, c.id)
 	failpoint.Point("start: runtime returned")
 	if err != nil {
-		if !errors.Is(err, context.DeadlineExceeded) {
+		if !errors.Is(err, context.DeadlineExceeded) && c.stillCreated(ctx) {
 			o.keep()
 		}
 		return nil, err
@@ -64,6 +63,13 @@ func (c *container) startInit(ctx context.Context, o *obligation) (*task.StartRe
 	o.resolve(nil)
 	failpoint.Point("start: announced")
 	return &task.StartResponse{Pid: uint32(c.init.child.Pid())}, nil
+}
+
+// stillCreated says whether a start that failed has left init waiting: the client
+// may then try again. Where the runtime cannot be executed it has started nothing.
+func (c *container) stillCreated(ctx context.Context) bool {
+	state, err := c.runtime.State(ctx, c.id)
+	return err != nil && !errors.Is(err, context.DeadlineExceeded) || err == nil && state.Status == statusCreated
 }
 
 // restore starts a container that was created from a checkpoint.
