@@ -36,6 +36,11 @@ func descriptorLimit() uint64 {
 func (r *reserve) look() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.lookLocked()
+}
+
+// lookLocked is look with mu held.
+func (r *reserve) lookLocked() {
 	// The kernel gives out the lowest number, so that all below it are in use.
 	fd, err := openNothing()
 	if err != nil {
@@ -82,8 +87,7 @@ func (r *reserve) during(fn func() error) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	defer r.fill()
-	r.fill() // as it may have come back meanwhile
+	defer r.lookLocked()
 	r.empty()
 	return fn()
 }
