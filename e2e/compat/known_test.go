@@ -14,6 +14,7 @@ const (
 	waitOfFailed  = "Wait of an exec whose start failed: upstream's answers that it ended with 0 in the year 1"
 	createdDelete = "W3: Delete of a created task waits for init's death and tells its exit before the delete"
 	createdExec   = "row 14: an exec before the start of init is refused"
+	hostMissing   = "NotFound orders a client to forget a container, and is not said of a directory or a cgroup that is not there"
 	crashes       = "a fault of upstream's: the shim dies and takes the pod's other containers out of containerd's hands"
 )
 
@@ -53,6 +54,7 @@ var knownDifferences = map[string]difference{
 
 	"a bundle that is damaged: create with config.json \"\"":                  {"OCI runtime create failed", "InvalidArgument", ownSpec},
 	"a bundle that is damaged: create with config.json \"{\"":                 {"OCI runtime create failed", "InvalidArgument", ownSpec},
+	"a bundle that is damaged: create without a bundle":                       {"NotFound", "FailedPrecondition", hostMissing},
 	"streams that cannot be: create with a terminal that config.json has not": {"OCI runtime create failed", "InvalidArgument", ownSpec},
 
 	"fifos: start exec with stdout alone": {"no such file", "pid=exec e1", stdoutAlone},
@@ -67,7 +69,8 @@ var knownDifferences = map[string]difference{
 	"restore: stats running":               {"NotFound", "v1.Metrics", "W5: a restored container has its cgroup"},
 	"restore: calls are made in":           {`["HOME/bundles/c1"]`, `["HOME/bundles/c1" "HOME/bundles/c2"]`, "every container's calls are made in its own bundle, not in that of the first of its pod"},
 	"kill of what is to be restored: kill": {"NotFound", "FailedPrecondition", "it has no process yet; upstream asks the runtime, which knows no such container"},
-	"the runtime forgets: kill":            {"NotFound []", "NotFound [\"process already finished\"]", "the same words, whether the process or the container is gone"},
+	"the runtime forgets: kill":            {"NotFound []", "", "init lives, whatever the runtime knows of it, and is signalled through its pidfd"},
+	"restore: stats created":               {"NotFound", "FailedPrecondition", hostMissing},
 
 	"info: no options: name":                  {"io.containerd.runc.v2", "io.containerd.lark.v2", namedByBinary},
 	"info: options: name":                     {"io.containerd.runc.v2", "io.containerd.lark.v2", namedByBinary},

@@ -51,11 +51,34 @@ func (r *rooms) deleteContainer(ctx context.Context, o *options.Options) error {
 		return nil
 	}
 	if err == nil {
+		err = r.spareOthers(ctx, o)
+	}
+	if err == nil {
 		err = rt.Delete(ctx, r.id.String(), true)
 	}
 	var own *errno.Error
 	r.unable = errors.As(err, &own)
 	return err
+}
+
+// spareOthers ends the container before the runtime does, if its cgroup is
+// another's too, and refuses where the runtime would kill the whole cgroup: runc
+// does so for a container without a pid namespace of its own.
+func (r *rooms) spareOthers(ctx context.Context, o *options.Options) error {
+	group, err := r.group(o)
+	if err != nil {
+		return nil // there is none, or killGroup says why it cannot be found
+	}
+	shared, err := r.killShared(ctx, o, group)
+	if err != nil || !shared {
+		return err
+	}
+	spec, err := r.bundle.ReadSpec()
+	if err != nil || spec.PIDNamespace.New {
+		return err
+	}
+	return errno.Classed("the runtime is not asked to delete a container that shares its pid namespace and its cgroup",
+		errdefs.ErrFailedPrecondition, errors.New("it would kill the other containers in cgroup "+group.String()))
 }
 
 // noState reports whether no runtime can have made anything of the container: it
@@ -97,22 +120,18 @@ func (r *rooms) killLeft(ctx context.Context, o *options.Options) error {
 }
 
 func (r *rooms) killGroup(ctx context.Context, o *options.Options) error {
-	host, err := cgroup.NewHost()
-	if err != nil {
-		return err
-	}
-	spec, err := r.bundle.ReadSpec()
-	if err != nil {
-		return err
-	}
-	group, err := host.FromSpec(spec.CgroupsPath, r.id.String(), o.GetSystemdCgroup())
+	group, err := r.group(o)
 	if errno.IsMissing(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if dir := group.KillDir(); dir != "" {
+	dir := group.KillDir()
+	if shared, err := r.killShared(ctx, o, group); shared || err != nil {
+		return err
+	}
+	if dir != "" {
 		if err := r.owner.KillAll(ctx, dir); err != nil {
 			return err
 		}
@@ -129,6 +148,52 @@ func (r *rooms) killGroup(ctx context.Context, o *options.Options) error {
 		case <-time.After(removePause):
 		}
 	}
+}
+
+// group is the container's cgroup as its spec names it. errno.ErrMissing if there
+// is none.
+func (r *rooms) group(o *options.Options) (cgroup.Group, error) {
+	host, err := cgroup.NewHost()
+	if err != nil {
+		return cgroup.Group{}, err
+	}
+	spec, err := r.bundle.ReadSpec()
+	if err != nil {
+		return cgroup.Group{}, err
+	}
+	return host.FromSpec(spec.CgroupsPath, r.id.String(), o.GetSystemdCgroup())
+}
+
+// killShared kills what is the container's in a cgroup that is another's too.
+// It reports whether the cgroup is shared: then it is neither killed as a whole
+// nor removed.
+func (r *rooms) killShared(ctx context.Context, o *options.Options, group cgroup.Group) (shared bool, err error) {
+	pids, err := group.Pids()
+	if errno.IsMissing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	// The runtime's directory can be read without the runtime.
+	state := oci.Reader(runtimeRoot(o, r.ns), r.log)
+	others := state.Sharers(r.id.String(), pids)
+	if len(others) == 0 {
+		return false, nil
+	}
+	b := children.Belongings{}
+	for _, other := range others {
+		b.Others = append(b.Others, other.Pid)
+	}
+	if init, ok := state.Init(r.id.String()); ok && init.Start != 0 {
+		b.Init, b.Start = init.Pid, init.Start
+	}
+	strangers, err := r.owner.KillOwn(ctx, group.KillDir(), b)
+	if err == nil && strangers > 0 {
+		r.log.Warn("another container uses the same cgroup; whose processes these are is not known, and they are left",
+			"cgroup", group.String(), "other", others[0].Container, "processes", strangers)
+	}
+	return true, err
 }
 
 func (r *rooms) unmount() error { return rootfs.New(r.owner).Unmount(r.bundle.Path()) }

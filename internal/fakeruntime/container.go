@@ -74,6 +74,9 @@ type record struct {
 	Started bool
 	Cgroup  string
 	Private bool // has a pid namespace of its own
+	// Init, as runc writes it down.
+	InitPid   int    `json:"init_process_pid"`
+	InitStart uint64 `json:"init_process_start"`
 }
 
 func (c *call) home() string { return filepath.Join(c.root(), c.id) }
@@ -98,6 +101,8 @@ func (c *call) open() (*record, error) {
 }
 
 func (c *call) save(r *record) error {
+	r.InitPid = r.Init.Pid
+	r.InitStart, _ = strconv.ParseUint(r.Init.Born, 10, 64)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err

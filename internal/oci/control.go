@@ -229,6 +229,13 @@ func refused(e *Error) bool {
 	return e.Status != 0 && !bySignal(e.Status)
 }
 
+// Refused reports whether an error is the refusal of a runtime that ran, and not
+// a failure to run it.
+func Refused(err error) bool {
+	e := asError(err)
+	return e != nil && refused(e)
+}
+
 func asError(err error) *Error {
 	var e *Error
 	errors.As(err, &e)

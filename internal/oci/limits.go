@@ -28,6 +28,9 @@ const (
 	// outputGrace is how long output is still awaited after the runtime has
 	// exited: a grandchild that holds the pipe must not hold the answer (row 36).
 	outputGrace = 500 * time.Millisecond
+	// stateMax bounds what is read of a runtime's state. runc's holds the whole
+	// spec, with its seccomp profile: some 50 KiB.
+	stateMax = 16 << 20
 	// pidFileMax is more than the longest pid file: pid_max is at most 4194304.
 	pidFileMax = 32
 	// maxPid is PID_MAX_LIMIT of 64-bit kernels (proc(5), kernel.pid_max).

@@ -198,7 +198,7 @@ func TestRunc(t *testing.T) {
 	if exit, err := init.Wait(ctx); err != nil || exit.Status != 137 {
 		t.Errorf("%+v, %v", exit, err)
 	}
-	if err := c.Kill(ctx, c.id, unix.SIGKILL, false); !errdefs.IsNotFound(err) {
+	if err := c.Kill(ctx, c.id, unix.SIGKILL, false); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("kill of the dead: %v", err)
 	}
 	if err := c.Delete(ctx, c.id, false); err != nil {

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	runc "github.com/containerd/go-runc"
@@ -80,6 +81,18 @@ type rooms interface {
 	fromSpec(path, id string, systemd bool) (cgroup.Group, error)
 	watchOOM(g cgroup.Group, killed func()) (oomWatch, error)
 	killAll(ctx context.Context, dir string) error
+	killShared(ctx context.Context, s sharing) (shared bool, err error)
+}
+
+// sharing is a container's part in a cgroup that others may use too.
+type sharing struct {
+	id      string
+	runtime ociRuntime
+	group   cgroup.Group
+	// init is the container's init, nil if it has exited.
+	init child
+	// others are the processes of the shim's other containers.
+	others []int
 }
 
 // oomWatch is a *cgroup.OOMWatch.
@@ -108,6 +121,43 @@ func (k kernel) watchOOM(g cgroup.Group, killed func()) (oomWatch, error) {
 }
 
 func (k kernel) killAll(ctx context.Context, dir string) error { return k.owner.KillAll(ctx, dir) }
+
+// killShared kills what is the container's in a cgroup in which another
+// container's init lives, as the runtime has written it down. It reports whether
+// the cgroup is such; if not, nothing was done.
+func (k kernel) killShared(ctx context.Context, s sharing) (bool, error) {
+	pids, err := s.group.Pids()
+	if err != nil {
+		return false, nil // killAll says why, or that there is none
+	}
+	state, ok := s.runtime.(owning)
+	if !ok {
+		return false, nil
+	}
+	b := children.Belongings{Others: slices.Clone(s.others), Adopted: true}
+	shared := false
+	for _, other := range state.Sharers(s.id, pids) {
+		shared = true
+		b.Others = append(b.Others, other.Pid)
+	}
+	for _, pid := range s.others {
+		if slices.Contains(pids, pid) {
+			// Which of the two an orphan was is not known.
+			shared, b.Adopted = true, false
+		}
+	}
+	if !shared {
+		return false, nil
+	}
+	if s.init != nil {
+		b.Init = s.init.Pid()
+		if b.Start, err = k.owner.StartOf(b.Init); err != nil {
+			b.Init = 0 // it has just been reaped
+		}
+	}
+	_, err = k.owner.KillOwn(ctx, s.group.KillDir(), b)
+	return true, err
+}
 
 func (k kernel) newRuntime(c oci.Config) (ociRuntime, error) {
 	c.Owner = k.owner

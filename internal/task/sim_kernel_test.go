@@ -228,6 +228,8 @@ func (k *simKernel) killAll(ctx context.Context, dir string) error {
 	return errors.New("there are no cgroups in the simulation")
 }
 
+func (k *simKernel) killShared(context.Context, sharing) (bool, error) { return false, nil }
+
 // simStreams is the stdio of one process.
 type simStreams struct {
 	k    *simKernel
