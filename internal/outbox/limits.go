@@ -13,10 +13,16 @@ const (
 	// that sends them never runs dry, and the last is some 5 ms behind.
 	paceAt = 64
 
-	// paceTime is the longest that Pace waits, and how long containerd must have
-	// taken nothing to be waited for no more. An event takes it 0.1 ms; one that
-	// needs a thousand times as long does not live.
+	// paceTime is how long containerd must have taken nothing for Pace not to wait
+	// for it. An event takes it 0.1 ms; one that needs a thousand times as long
+	// does not live.
 	paceTime = 100 * time.Millisecond
+
+	// paceLongest is the longest that Pace waits. A machine on which a process waits
+	// its turn for milliseconds takes as long for each event, and many clients that
+	// add execs all the time outrun it without that: their events would be dropped
+	// at MaxDroppable, with a containerd that takes each.
+	paceLongest = 10 * time.Second
 
 	// minBackoff is the pause after the second failure in a row. The first is
 	// followed by a new attempt at once: most often it only says that the

@@ -16,25 +16,41 @@ import (
 	"time"
 )
 
-// Pace waits while events are queued up that containerd is taking; it is called before
-// something is begun that will bring new ones. It returns when the queue is short, at the
-// latest after 100 ms, and at once when ctx has ended or nothing has moved for that long
-// or the last attempt has failed: an absent or a hung containerd is not felt.
+// Pace waits while events are queued that containerd is taking; it is called
+// before something is begun that will bring new ones. It returns when the queue is
+// short, when ctx has ended, when containerd has taken nothing for 100 ms or the
+// last attempt has failed, and after ten seconds in any case: an absent or a hung
+// containerd is not felt.
 func (o *Outbox) Pace(ctx context.Context) {
 	turn := o.queueUp()
 	if turn == nil {
 		return
 	}
+	begun := time.Now()
 	timer := time.NewTimer(paceTime)
 	defer timer.Stop()
-	select {
-	case <-turn:
-		return
-	case <-timer.C:
-	case <-ctx.Done():
-	case <-o.done:
+	for {
+		select {
+		case <-turn:
+			return
+		case <-timer.C:
+			if left := paceTime - o.still(); left > 0 && time.Since(begun) < paceLongest {
+				timer.Reset(left)
+				continue
+			}
+		case <-ctx.Done():
+		case <-o.done:
+		}
+		break
 	}
 	o.leave(turn)
+}
+
+// still is for how long containerd has taken nothing.
+func (o *Outbox) still() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Since(o.moved)
 }
 
 // queueUp enters the caller among those who wait; nil if there is nothing to wait for.

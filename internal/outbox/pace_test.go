@@ -164,3 +164,28 @@ func TestPaceEnds(t *testing.T) {
 		})
 	}
 }
+
+// A containerd that is slow and takes events is waited for until the queue is
+// short, for as long as it goes on, but not for ever.
+func TestPaceWaitsForTheSlow(t *testing.T) {
+	const each = paceTime / 2
+	for _, c := range []struct {
+		queued int
+		want   time.Duration
+	}{{paceAt + 10, 11 * each}, {10 * paceAt, paceLongest}} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &daemon{}
+			d.set(func(context.Context, string) error { time.Sleep(each); return nil })
+			o := start(t, d)
+			defer o.Close()
+			for i := range c.queued {
+				o.Append(exit(i))
+			}
+			begun := time.Now()
+			o.Pace(t.Context())
+			if waited := time.Since(begun); waited < c.want || waited > c.want+paceTime {
+				t.Errorf("%d queued: waited %v, want %v", c.queued, waited, c.want)
+			}
+		})
+	}
+}

@@ -110,4 +110,10 @@ var plantedFaults = []planted.Fault{
 	{Name: "pace-thinks-it-hangs", File: "outbox.go", Test: "TestPaceHoldsABurst",
 		Old: "	o.moved = time.Now()\n	o.admit()",
 		New: "	if !isPlanted(\"pace-thinks-it-hangs\") {\n	o.moved = time.Now()\n	}\n	o.admit()"},
+	{Name: "pace-gives-up", File: "pace.go", Test: "TestPaceWaitsForTheSlow",
+		Old: "left > 0 && time.Since(begun) < paceLongest",
+		New: "left > 0 && time.Since(begun) < paceLongest && !isPlanted(\"pace-gives-up\")"},
+	{Name: "pace-for-ever", File: "pace.go", Test: "TestPaceDoesNotWaitForTheSilent",
+		Old: "left := paceTime - o.still()",
+		New: "left := paceTime - map[bool]time.Duration{false: o.still()}[isPlanted(\"pace-for-ever\")]"},
 }
