@@ -29,6 +29,7 @@ type child interface {
 // ociRuntime is an *oci.Runtime, whose methods have the documentation.
 type ociRuntime interface {
 	Known(id string) bool
+	Sharers(id string, pids []int) []oci.Init
 	Clear(ctx context.Context, id string) error
 	Create(ctx context.Context, id string, c oci.CreateCall) (child, error)
 	Start(ctx context.Context, id string) error
@@ -130,13 +131,9 @@ func (k kernel) killShared(ctx context.Context, s sharing) (bool, error) {
 	if err != nil {
 		return false, nil // killAll says why, or that there is none
 	}
-	state, ok := s.runtime.(owning)
-	if !ok {
-		return false, nil
-	}
 	b := children.Belongings{Others: slices.Clone(s.others), Adopted: true}
 	shared := false
-	for _, other := range state.Sharers(s.id, pids) {
+	for _, other := range s.runtime.Sharers(s.id, pids) {
 		shared = true
 		b.Others = append(b.Others, other.Pid)
 	}

@@ -302,6 +302,8 @@ type simRuntime struct {
 	dir string
 }
 
+func (r *simRuntime) Sharers(string, []int) []oci.Init { return nil }
+
 func (r *simRuntime) Known(id string) bool {
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
