@@ -1,0 +1,91 @@
+package field
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/larkshim/lark/e2e/daemon"
+)
+
+// F01: the runtime's binary is gone for a moment. Kill works or fails, and never
+// says that a process that lives is not there.
+func TestF01KillWithoutRuntime(t *testing.T) {
+	under(t, func(s *stage) {
+		pid := s.sleeper("a")
+		back := s.away(s.runc)
+		for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGKILL} {
+			err := s.Kill(s.ctx, s.id("a"), "", uint32(sig), false)
+			if errdefs.IsNotFound(err) || err != nil && strings.Contains(err.Error(), "already finished") {
+				t.Errorf("kill %v: %v", sig, err)
+			}
+			if sig == unix.SIGKILL && err != nil {
+				t.Errorf("a SIGKILL needs no runtime: %v", err)
+				back()
+				s.end("a")
+				return
+			}
+		}
+		s.wait("a", "", 128+uint32(unix.SIGKILL))
+		if alive(pid) {
+			t.Error("the process lives")
+		}
+		back()
+		s.remove("a")
+	})
+}
+
+// F01: Delete without the runtime fails and changes nothing; it works when the
+// runtime is back, and the id can be used again.
+func TestF01DeleteWithoutRuntime(t *testing.T) {
+	under(t, func(s *stage) {
+		pid := s.sleeper("a")
+		back := s.away(s.runc)
+		s.must(unix.Kill(pid, unix.SIGKILL))
+		s.wait("a", "", 137)
+		_, err := s.Delete(s.ctx, s.id("a"), "")
+		if err == nil || errdefs.IsNotFound(err) {
+			t.Errorf("delete without the runtime: %v", err)
+		}
+		if err != nil {
+			if _, err := s.Status(s.ctx, s.id("a"), ""); err != nil {
+				t.Errorf("status after the delete that failed: %v", err)
+			}
+		}
+		back()
+		s.remove("a")
+		if left, _ := filepath.Glob(s.d.RuncRoot() + "/*/" + s.id("a")); len(left) > 0 {
+			t.Errorf("the runtime still has %v", left)
+		}
+		s.sleeper("a")
+		s.end("a")
+	})
+}
+
+// F01: nothing else that needs the runtime says that the container is not there.
+func TestF01OthersWithoutRuntime(t *testing.T) {
+	under(t, func(s *stage) {
+		s.sleeper("a")
+		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("true"), daemon.Stdio{}))
+		back := s.away(s.runc)
+		_, err := s.Start(s.ctx, s.id("a"), "x")
+		if err == nil || errdefs.IsNotFound(err) {
+			t.Errorf("start of an exec: %v", err)
+		}
+		for what, call := range map[string]func() error{"pause": s.pause("a"), "resume": s.resume("a")} {
+			if err := call(); err == nil || errdefs.IsNotFound(err) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		back()
+		if p, err := s.Status(s.ctx, s.id("a"), ""); err != nil || p.Status.String() != "RUNNING" {
+			t.Errorf("status: %v, %v", p, err)
+		}
+		_, err = s.Delete(s.ctx, s.id("a"), "x")
+		s.must(err)
+		s.end("a")
+	})
+}
