@@ -91,9 +91,10 @@ const (
 	linger = 5 * time.Millisecond
 	// closeTimeout bounds the task service's own end.
 	closeTimeout = 2 * time.Second
-	// drainTimeout bounds the delivery of the last events. With containerd alive
-	// milliseconds do; without it nobody is there to miss the shim.
-	drainTimeout = 10 * time.Second
+	// drainPatience is how long containerd may take none of the last events before they
+	// are given up. With containerd alive milliseconds do; a slow one is waited for,
+	// and without one nobody is there to miss the shim.
+	drainPatience = 10 * time.Second
 
 	// serverProcs is GOMAXPROCS of the serving process. Its calls wait for others nearly
 	// all the time, so that a second one mostly looks for work in vain: with one an exec

@@ -168,17 +168,21 @@ func (p *process) end(srv *server, svc Service, cancelCalls func(), path string,
 	if svc.Close != nil {
 		errs = append(errs, bounded(svc.Close, closeTimeout))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	if err := p.outbox.Drain(ctx); err != nil {
-		p.log.Error("the last events are lost", "error", err)
-		errs = append(errs, err)
-	}
+	errs = append(errs, p.drain())
 	p.outbox.Close()
 	failpoint.Point("end: drained")
 	await(srv.left, time.Until(answered.Add(linger)))
 	srv.close()
 	return errors.Join(errs...)
+}
+
+// drain delivers the last events, init's exit and delete among them.
+func (p *process) drain() error {
+	err := p.outbox.DrainWhileMoving(drainPatience)
+	if err != nil {
+		p.log.Error("the last events are lost", "error", err)
+	}
+	return err
 }
 
 // await looks until done, or the time is over.

@@ -79,6 +79,7 @@ type Outbox struct {
 	mu     sync.Mutex
 	queue  *queue
 	closed bool
+	taken  uint64          // events that containerd has taken or refused for good
 	empty  []chan struct{} // Drains to be told when the queue is empty
 	// paced are those whom Pace keeps waiting, the first first; moved is when the
 	// queue last moved: when containerd took an event, or the first came into an
@@ -286,6 +287,7 @@ func (o *Outbox) delivered() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue.done()
+	o.taken++
 	o.moved = time.Now()
 	o.admit()
 }
@@ -318,6 +320,7 @@ func (o *Outbox) refused() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue.refuse()
+	o.taken++
 	o.admit()
 }
 
