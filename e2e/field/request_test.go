@@ -69,6 +69,25 @@ func TestF02ExecSpecOfSixMegabytes(t *testing.T) {
 	})
 }
 
+// F20: who waits for an exec that is deleted before it ran is told that it is gone.
+func TestF20WaitForAnExecThatNeverRan(t *testing.T) {
+	under(t, func(s *stage) {
+		s.sleeper("a")
+		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("true"), daemon.Stdio{}))
+		waited := make(chan error)
+		go func() {
+			_, err := s.Wait(s.ctx, s.id("a"), "x")
+			waited <- err
+		}()
+		_, err := s.Delete(s.ctx, s.id("a"), "x")
+		s.must(err)
+		if err := <-waited; !errdefs.IsNotFound(err) {
+			t.Errorf("wait: %v", err)
+		}
+		s.end("a")
+	})
+}
+
 // F30: members of config.json whose names differ in case alone.
 func TestF30DoubledMembers(t *testing.T) {
 	under(t, func(s *stage) {

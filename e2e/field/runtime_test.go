@@ -1,7 +1,9 @@
 package field
 
 import (
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -83,6 +85,38 @@ func TestF01OthersWithoutRuntime(t *testing.T) {
 		back()
 		if p, err := s.Status(s.ctx, s.id("a"), ""); err != nil || p.Status.String() != "RUNNING" {
 			t.Errorf("status: %v, %v", p, err)
+		}
+		_, err = s.Delete(s.ctx, s.id("a"), "x")
+		s.must(err)
+		s.end("a")
+	})
+}
+
+// F14: an exec in the host's pid namespace whose runtime fails after the fork does
+// not run on.
+func TestF14HostPIDExecOfARuntimeThatFailsLate(t *testing.T) {
+	under(t, func(s *stage) {
+		real := s.runc
+		s.runc = s.script("late", `case " $* " in *" exec "*) `+real+` "$@"; exit 1;; esac; exec `+real+` "$@"`)
+		o := daemon.SpecOpts{Args: []string{"sleep", "100000"}, HostPID: true, Mutate: s.shared}
+		s.run("a", o, daemon.Stdio{})
+		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("sh", "-c", "echo $$ >/run/pid; exec sleep 100000"), daemon.Stdio{}))
+		if _, err := s.Start(s.ctx, s.id("a"), "x"); err == nil {
+			t.Error("the start succeeded")
+		}
+		if b, err := os.ReadFile(filepath.Join(s.dir, "pid")); err == nil && len(b) > 0 {
+			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			s.must(err)
+			if alive(pid) {
+				t.Error("the exec runs")
+			}
+		}
+		group, err := filepath.Glob("/sys/fs/cgroup/*/" + s.d.Tag() + "/" + s.id("a") + "/cgroup.procs")
+		s.must(err)
+		for _, procs := range group {
+			if b, err := os.ReadFile(procs); err == nil && strings.Count(string(b), "\n") > 1 {
+				t.Errorf("%s has %q", procs, b)
+			}
 		}
 		_, err = s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
