@@ -194,9 +194,11 @@ func (r *Runtime) query(ctx context.Context, c *call, into any) error {
 	return nil
 }
 
-// classify finds out why a call was refused, by asking for the state: NotFound
-// if there is no such container, ifStopped (if not nil) if its init has exited.
-// Only a runtime that ran and said no is asked again.
+// classify finds out why a call was refused, by asking for the state. If there is
+// no such container, a kill or a delete is NotFound; every other call is
+// FailedPrecondition, because its caller may well have the container, of which
+// the runtime has lost the state. If init has exited, it is ifStopped (if not
+// nil). Only a runtime that ran and said no is asked again.
 func (r *Runtime) classify(ctx context.Context, id string, err error, ifStopped error) error {
 	e := asError(err)
 	if e == nil || !refused(e) {
@@ -204,8 +206,10 @@ func (r *Runtime) classify(ctx context.Context, id string, err error, ifStopped 
 	}
 	state, serr := r.State(ctx, id)
 	switch {
-	case errdefs.IsNotFound(serr):
+	case errdefs.IsNotFound(serr) && (e.Op == opKill || e.Op == opDelete):
 		e.absent()
+	case errdefs.IsNotFound(serr):
+		e.class = errdefs.ErrFailedPrecondition
 	case serr == nil && state.Status == statusStopped && ifStopped != nil:
 		e.class = ifStopped
 	}

@@ -270,7 +270,8 @@ func TestRow37GoneIsAsked(t *testing.T) {
 		"ps":     func() error { _, err := b.Pids(t.Context(), "x"); return err },
 		"state":  func() error { _, err := b.State(t.Context(), "x"); return err },
 	} {
-		if err := call(); !errdefs.IsNotFound(err) {
+		ends := name == "kill" || name == "delete" || name == "state"
+		if err := call(); errdefs.IsNotFound(err) != ends || errdefs.IsFailedPrecondition(err) == ends {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
