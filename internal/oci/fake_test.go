@@ -52,7 +52,7 @@ func fakeRuntime(mode string, args []string) int {
 	name, rest, _ := strings.Cut(mode, ":")
 	switch name {
 	case "child": // plays the container's process
-		select {}
+		forever()
 	case "probe": // "no" for what state is asked for, "stopped", or silence
 		return fakeProbe(rest, args)
 	case "pid":
@@ -81,11 +81,11 @@ func fakeRuntime(mode string, args []string) int {
 		select {}
 	case "hang":
 		os.WriteFile("hung", fmt.Append(nil, fakeChild()), 0o600)
-		select {}
+		forever()
 	case "crash":
 		os.WriteFile("crashed", fmt.Append(nil, fakeInit()), 0o600)
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
+		forever()
 	case "log":
 		line := fmt.Sprintf(`{"level":"warning","msg":"first"}`+"\n"+`{"level":"error","msg":%q}`+"\n", rest)
 		f, _ := os.OpenFile(flagOf(args, "--log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -136,7 +136,7 @@ func fakeProbe(state string, args []string) int {
 	case state == "no":
 		return 1
 	case state == "hang":
-		select {}
+		forever()
 	}
 	fmt.Printf(`{"id":"x","status":%q}`, state)
 	return 0
@@ -264,4 +264,12 @@ func gone(t *testing.T, pidFile string) {
 		time.Sleep(5 * time.Millisecond) // a process of others: nothing to wait on
 	}
 	t.Errorf("process %s is still there", data)
+}
+
+// forever is how the fake runtime hangs. The Go runtime takes a select without
+// cases for a deadlock where cgo is off.
+func forever() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
