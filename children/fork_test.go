@@ -121,7 +121,7 @@ func TestF11FileLimit(t *testing.T) {
 	}
 	defer self.Close()
 	cmd.ExtraFiles = []*os.File{self}
-	cmd.Env = []string{roleEnv + "=limit", "PATH=" + os.Getenv("PATH")}
+	cmd.Env = part("limit").Env
 	out, err := cmd.CombinedOutput()
 	if err != nil || string(out) != "512\n700\n" {
 		t.Errorf("%q, %v", out, err)
