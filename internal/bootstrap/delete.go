@@ -86,6 +86,8 @@ func cleanUp(ctx context.Context, b *bundle.Bundle, rooms remover, log *slog.Log
 	case err != nil:
 		log.Warn("options are not readable, defaults are taken", "error", err)
 		o = &options.Options{}
+	case !b.HasOptions():
+		log.Warn("the options are not there: what the runtime keeps elsewhere than usual may be left", "runtime", o.BinaryName)
 	}
 	if o != nil {
 		if err := rooms.deleteContainer(ctx, o); err != nil && !errdefs.IsNotFound(err) {

@@ -74,6 +74,12 @@ func (b *Bundle) ReadOptions() (*options.Options, error) {
 	return nil, nameErr
 }
 
+// HasOptions reports whether the file of WriteOptions is there. Without it
+// ReadOptions knows the name of the runtime at best.
+func (b *Bundle) HasOptions() bool {
+	return unix.Faccessat(b.fd(), optionsFile, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
 // InitExit is how a container's init ended.
 type InitExit struct {
 	PID    int    // 0 where it was never known
