@@ -12,6 +12,7 @@ package children
 // the architecture or the build tag lark_plainfork leaves it out.
 
 import (
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -304,7 +305,7 @@ func (g *forkGate) enter(bare func() bool) (leave func()) {
 	g.lock()
 	var once sync.Once
 	over := make(chan struct{})
-	look := time.AfterFunc(bareWait, func() {
+	look := afterFunc(slog.Default(), "fork", bareWait, func() {
 		for !bare() {
 			select {
 			case <-over:

@@ -124,8 +124,10 @@ func openOwner(log *slog.Logger, sys system) (*Owner, error) {
 	}
 	// Notify also undoes an inherited SIG_IGN, under which the kernel would reap our children itself (wait(2)).
 	signal.Notify(o.armed, unix.SIGCHLD)
-	o.arm() // whatever we inherited
-	keep(log, "sweep of orphans", o.sweeper, func() { close(o.stopped) })
+	keep(log, "sweep of orphans", func() {
+		o.arm() // whatever we inherited, or a sweep that panicked did not come to
+		o.sweeper()
+	}, func() { close(o.stopped) })
 	return o, nil
 }
 

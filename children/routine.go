@@ -32,6 +32,11 @@ func afterContext(ctx context.Context, log *slog.Logger, name string, fn func())
 	return context.AfterFunc(ctx, func() { guard(log, name, fn) })
 }
 
+// afterFunc is time.AfterFunc with a panic in fn logged.
+func afterFunc(log *slog.Logger, name string, d time.Duration, fn func()) *time.Timer {
+	return time.AfterFunc(d, func() { guard(log, name, fn) })
+}
+
 // guard runs fn and reports whether it has panicked, which is logged with the
 // stack.
 func guard(log *slog.Logger, name string, fn func()) (panicked bool) {

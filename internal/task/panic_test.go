@@ -126,6 +126,9 @@ func (l *life) restored() {
 	if err := os.Mkdir(l.request.Checkpoint, 0o700); err != nil {
 		l.t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(l.request.Checkpoint, "fake.img"), nil, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
 	call(l, "create", l.Create, l.request)
 	l.waitFor("")
 	call(l, "start", l.Start, &task.StartRequest{ID: l.id})
