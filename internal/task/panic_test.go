@@ -23,8 +23,8 @@ import (
 	fake "github.com/larkshim/lark/internal/fakeruntime"
 )
 
-// point is one occurrence of a failpoint in a life.
-type point struct {
+// moment is one occurrence of a failpoint in a life.
+type moment struct {
 	name string
 	n    int
 }
@@ -32,16 +32,16 @@ type point struct {
 // bomb panics at one point, and counts all.
 type bomb struct {
 	mu    sync.Mutex
-	at    point
+	at    moment
 	seen  map[string]int
-	order []point
+	order []moment
 	fired bool
 }
 
 func (b *bomb) pass(name string) {
 	b.mu.Lock()
 	b.seen[name]++
-	p := point{name, b.seen[name]}
+	p := moment{name, b.seen[name]}
 	b.order = append(b.order, p)
 	fire := p == b.at
 	b.fired = b.fired || fire
