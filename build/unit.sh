@@ -20,7 +20,7 @@ status=0
 CGO_ENABLED=${race:+1} go test ${race:+$race} -p 1 -skip '^TestPlantedFaults' -timeout "$timeout" "${packages[@]}" || status=1
 # The planted faults are built without the race detector, and the outer test
 # has nothing for it to see either.
-mapfile -t planted < <(grep -rl --include=planted_test.go 'func TestPlantedFaults' . | xargs -n1 dirname | sort)
+mapfile -t planted < <(grep -rl --include='*planted_test.go' 'func TestPlantedFaults' . | xargs -n1 dirname | sort -u)
 go test -count=1 -v -p 1 -run '^TestPlantedFaults' -timeout "$timeout" "${planted[@]}" | grep -vE '^(=== |PASS$| +--- PASS)' || status=1
 # The figures of the search, which a passing test does not show.
 go test -count=1 -v -run '^(TestSearch|TestMutations)$' ./lifecycle | grep -E '^(lifecycle:|---|ok|PASS|FAIL)' || status=1

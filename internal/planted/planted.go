@@ -103,6 +103,8 @@ type plot struct {
 	took     map[string]time.Duration // by Fault.key, without a fault
 
 	patience, hangs time.Duration
+
+	runs atomic.Int64
 }
 
 // prepare plants the faults in copies of the files and builds the binaries.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -33,6 +34,9 @@ const (
 
 	// whole is the longest that all tests may take without a fault.
 	whole = 10 * time.Minute
+
+	// failed is the exit status of a test binary with a failed test.
+	failed = 1
 
 	// tail is how much of a test's output an error quotes.
 	tail = 4096
@@ -74,11 +78,10 @@ func (p *plot) build(replace map[string]string) error {
 		if f.Package != "" {
 			target = f.Package
 		}
-		cmd := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, target)
-		cmd.Dir = p.dir
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("the planted faults do not build: %w\n%s", err, out)
+		argv := []string{"go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", overlay, "-o", binary, target}
+		out, status, err := p.run(context.Background(), p.dir, "CGO_ENABLED=0", argv)
+		if err != nil || status != 0 {
+			return fmt.Errorf("the planted faults do not build: exit status %d, %w\n%s", status, err, out)
 		}
 		p.binaries[f.Package] = binary
 	}
@@ -105,9 +108,9 @@ func (p *plot) sound(ctx context.Context) error {
 		}
 	}
 	for pkg, names := range tops {
-		out, err := p.test(ctx, pkg, "", "^("+strings.Join(names, "|")+")$", whole)
-		if err != nil {
-			return fmt.Errorf("without a fault: %w\n%s", err, last(out))
+		out, status, err := p.test(ctx, pkg, "", "^("+strings.Join(names, "|")+")$", whole)
+		if err != nil || status != 0 {
+			return fmt.Errorf("without a fault: exit status %d, %w\n%s", status, err, last(out))
 		}
 		for _, f := range p.faults {
 			if f.Package != pkg {
@@ -139,49 +142,66 @@ func (p *plot) try(ctx context.Context, f Fault) error {
 		limit = p.hangs
 	}
 	limit += slowdown * p.took[f.key()]
-	out, err := p.test(ctx, f.Package, f.Name, pattern(f.Test), limit)
-	var exit *exec.ExitError
+	out, status, err := p.test(ctx, f.Package, f.Name, pattern(f.Test), limit)
 	switch {
-	case err == nil:
+	case err != nil:
+		return fmt.Errorf("%s: %w", f.Test, err)
+	case status == 0:
 		return fmt.Errorf("not noticed by %s", f.Test)
 	case bytes.Contains(out, []byte("panic: test timed out after ")):
 		if f.Hangs {
 			return nil
 		}
 		return fmt.Errorf("%s does not end\n%s", f.Test, last(out))
-	case !errors.As(err, &exit):
-		return fmt.Errorf("%s: %w", f.Test, err)
-	case exit.ExitCode() == 1 && bytes.Contains(out, []byte("--- FAIL: "+f.top())), f.Crashes:
+	case status == failed && bytes.Contains(out, []byte("--- FAIL: "+f.top())), f.Crashes:
 		return nil
 	}
-	return fmt.Errorf("%s does not fail, but ends with %w\n%s", f.Test, err, last(out))
+	return fmt.Errorf("%s does not fail, but ends with exit status %d\n%s", f.Test, status, last(out))
 }
 
 // test runs a test binary in the directory of its package.
-func (p *plot) test(ctx context.Context, pkg, fault, run string, limit time.Duration) ([]byte, error) {
-	args := []string{"-test.v", "-test.run", run, "-test.timeout", limit.String()}
+func (p *plot) test(ctx context.Context, pkg, fault, run string, limit time.Duration) (out []byte, status int, err error) {
+	argv := []string{p.binaries[pkg], "-test.v", "-test.run", run, "-test.timeout", limit.String()}
 	if pkg == "" {
-		args = append(args, p.args...)
+		argv = append(argv, p.args...)
 	}
-	cmd := exec.CommandContext(ctx, p.binaries[pkg], args...)
-	cmd.Dir = filepath.Join(p.dir, pkg)
-	cmd.Env = append(os.Environ(), variable+"="+fault)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	return p.run(ctx, filepath.Join(p.dir, pkg), variable+"="+fault, argv)
+}
+
+// keepStatus runs its arguments and leaves their exit status in the file $0.
+const keepStatus = `"$@"; echo $? >"$0"`
+
+// run runs a program and returns what it wrote and its exit status. That is read
+// from a file: the process that Check runs in may own its children, and reap
+// those that it does not know.
+func (p *plot) run(ctx context.Context, dir, env string, argv []string) (out []byte, status int, err error) {
+	kept := filepath.Join(p.work, fmt.Sprintf("status-%d", p.runs.Add(1)))
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", keepStatus, kept}, argv...)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env)
+	var b bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &b, &b
 	// What a test leaves behind goes with it, and does not keep its pipe open.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = hangs
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	// The number is the group's for as long as the process is not reaped.
-	_ = errno.Retry(func() error {
+	if err := errno.Retry(func() error {
 		return unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-	})
-	_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-	err := cmd.Wait()
-	return out.Bytes(), err
+	}); err == nil {
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	}
+	if err := cmd.Wait(); err != nil && !errors.Is(err, unix.ECHILD) {
+		return b.Bytes(), 0, err
+	}
+	text, err := os.ReadFile(kept)
+	if err != nil {
+		return b.Bytes(), 0, err
+	}
+	status, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	return b.Bytes(), status, err
 }
 
 func last(out []byte) []byte {

@@ -17,6 +17,7 @@ import (
 	ttrpcevents "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/larkshim/lark/internal/admission"
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/order"
 	"github.com/larkshim/lark/internal/order/taskevents"
@@ -111,6 +112,8 @@ func newSimulation(t *testing.T, dir string, seed uint64, script []string, figur
 	})
 	s.service.rooms = s.kernel
 	s.service.observe = s.observe
+	// What a seed does must not depend on the machine's processors.
+	s.service.calls = admission.New(log, admission.Limits{AtOnce: 4})
 	for _, fd := range s.service.reserve.fds {
 		unix.Close(fd) // thousands of services would hold thousands of them
 	}
