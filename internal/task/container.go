@@ -314,13 +314,25 @@ func (c *container) keepExit(exit lifecycle.Exit) {
 
 // release lets the waiters of p go; c.mu is held.
 func (c *container) release(p *process) {
-	v, _ := c.machine.View(p.id)
-	if v.Status == lifecycle.StatusStopped {
+	switch v, _ := c.machine.View(p.id); {
+	case v.Status == lifecycle.StatusStopped:
 		p.exit = v.Exit
-	} else {
+	case c.deleted(p.id):
+		p.fate = notFound("process %q was deleted before it ran", p.id)
+	default:
 		p.fate = fmt.Errorf("process %q was not started: %w", p.id, errdefs.ErrFailedPrecondition)
 	}
 	close(p.exited)
+}
+
+// deleted says whether a process is being deleted or was; c.mu is held.
+func (c *container) deleted(p lifecycle.Proc) bool {
+	if p == initProc {
+		s := c.machine.State()
+		return s == lifecycle.Deleting || s == lifecycle.Gone
+	}
+	s := c.machine.ExecState(p)
+	return s == lifecycle.ExecDeleting || s == lifecycle.ExecAbsent
 }
 
 // killInit ends an init that was created and is to be deleted; c.mu is held, and
