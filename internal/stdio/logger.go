@@ -57,10 +57,16 @@ func startLogger(ctx context.Context, k kernel, owner *children.Owner, log *slog
 		// No Pdeathsig: a logger outlives a shim that is killed, as its container does.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
-	process, err := owner.Start(cmd)
+	start, cancel := context.WithTimeout(ctx, readyWait)
+	defer cancel()
+	process, err := owner.StartContext(start, cmd)
 	w.Close()
 	if err != nil {
 		return nil, loggerStartError(t.path, err)
+	}
+	if start.Err() != nil { // it was killed before it ran, or in its first moment
+		_ = process.KillTree(nil)
+		return nil, fmt.Errorf("logger %q was not executed: %w", t.path, context.Cause(start))
 	}
 	log.Info("logger started", "path", t.path, "pid", process.Pid())
 	l := &logger{log: log, process: process, path: t.path, exited: make(chan struct{})}
