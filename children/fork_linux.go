@@ -292,20 +292,34 @@ func discard(pid, pidfd int) {
 // close-on-exec later, or who write a program and close it. Forks need not be kept
 // apart from each other: the first locks, the last unlocks. A child whose execve
 // takes long has closed the descriptors before, and does not count then.
+//
+// Forks that take no longer than usual go one after the other all the same: many at
+// once would contend for the Ps that they have given up.
 type forkGate struct {
+	turn  chan struct{} // holds one token while no fork of usual length is under way
 	mu    sync.Mutex
 	under int
 }
 
-var forks forkGate
+var forks = newForkGate()
 
-// enter enters a fork. leave is called when the program runs; if bare says before
-// that the child has closed the descriptors, the fork has left already.
+func newForkGate() *forkGate {
+	g := &forkGate{turn: make(chan struct{}, 1)}
+	g.turn <- struct{}{}
+	return g
+}
+
+// enter enters a fork, which leave ends when the program runs. A fork that takes
+// longer than bareWait passes its turn on, and leaves ForkLock as soon as bare says
+// that the child has closed the descriptors.
 func (g *forkGate) enter(bare func() bool) (leave func()) {
+	<-g.turn
 	g.lock()
-	var once sync.Once
+	var once, turn sync.Once
+	pass := func() { g.turn <- struct{}{} }
 	over := make(chan struct{})
 	look := afterFunc(slog.Default(), "fork", bareWait, func() {
+		turn.Do(pass)
 		for !bare() {
 			select {
 			case <-over:
@@ -319,6 +333,7 @@ func (g *forkGate) enter(bare func() bool) (leave func()) {
 		close(over)
 		look.Stop()
 		once.Do(g.unlock)
+		turn.Do(pass)
 	}
 }
 

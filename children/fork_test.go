@@ -154,7 +154,7 @@ func playLimit() {
 
 // While a child has descriptors of ours, syscall.ForkLock is held, once for all of them.
 func TestF11ForkGate(t *testing.T) {
-	var g forkGate
+	g := newForkGate()
 	full := func() bool { return false }
 	free := func() bool {
 		if !syscall.ForkLock.TryRLock() {

@@ -19,8 +19,9 @@ const (
 	// cloneWait is the time between two looks at a fork that is to be ended and has made no process yet.
 	cloneWait = time.Millisecond
 
-	// bareWait is the time between two looks at a fork whose execve takes long: until the child has closed the
-	// descriptors that are not its own, those who hold ForkLock for reading wait.
+	// bareWait is what a fork usually takes at most; the next one then waits for it no longer. It is also the time between
+	// two looks at a fork whose execve takes long: until the child has closed the descriptors that are not its own, readers
+	// of ForkLock wait.
 	bareWait = 5 * time.Millisecond
 
 	// settlePause is how long KillTree lets a fork that was under way when SIGSTOP arrived come to its end before it
