@@ -74,7 +74,8 @@ func (f fault) arm(d *daemon) {
 func everyCall(t *testing.T, role string, least map[unix.Errno]int, life func(*testing.T, fault) nth.Report) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each process takes a second to exit under -race
 	s := nth.Supervise(t)
-	s.Alike = regexp.MustCompile("^[a-z0-9]+ /proc/[0-9]+/(cwd|task/)") // of every process there is
+	// Of every process there is, and of every hierarchy of cgroups.
+	s.Alike = regexp.MustCompile("^[a-z0-9]+ (?P<each>/proc/[0-9]+/task/[0-9]+|/proc/[0-9]+|/sys/fs/cgroup/[a-z_,]+)(/|$)")
 	lives := 0
 	one := func(t *testing.T, f nth.Fault) (faults int, told error) {
 		lives++

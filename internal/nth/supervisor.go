@@ -33,16 +33,17 @@ type Supervisor struct {
 	path string
 	stop [2]int // a pipe, whose end ends all
 	wg   sync.WaitGroup
-	// Alike matches calls (name and path) that are all of one kind, as those that ask the
-	// same of every process of the machine are: only the first of each name counts. It is
-	// set before anybody joins.
+	// Alike matches calls (name and path) that are made alike of many things, as of every
+	// process of the machine or of every hierarchy of cgroups. Its group "each" is what the
+	// many differ in, from the start of the path on: of calls that differ in nothing else
+	// only the first counts. It is set before anybody joins.
 	Alike *regexp.Regexp
 
 	mu       sync.Mutex
 	order    Fault
 	report   Report
-	alike    map[string]bool // the names of which there was one
-	openings []opening       // since the last order that was a fault
+	alike    map[string]int // how often there was each call that Alike matches
+	openings []opening      // since the last order that was a fault
 	joined   int
 	err      error // of the supervision itself
 }
@@ -117,7 +118,7 @@ func (s *Supervisor) obey(f Fault) Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.report
-	s.order, s.report, s.alike = f, Report{}, map[string]bool{}
+	s.order, s.report, s.alike = f, Report{}, map[string]int{}
 	if f.N > 0 {
 		s.openings = nil
 	}
@@ -289,13 +290,24 @@ func (s *Supervisor) counts(c call, on string, n *notice) (about string, ok bool
 		on = textAt(int(n.pid), n.args[c.path])
 	}
 	about = c.name + " " + on
-	if s.Alike != nil && s.Alike.MatchString(about) {
-		if s.alike[c.name] {
-			return "", false
-		}
-		s.alike[c.name] = true
+	return about, s.first(about)
+}
+
+// first reports whether a call is the first of those that are alike: the first of each
+// thing's n-th calls. mu is held.
+func (s *Supervisor) first(about string) bool {
+	if s.Alike == nil {
+		return true
 	}
-	return about, true
+	m := s.Alike.FindStringSubmatchIndex(about)
+	if m == nil {
+		return true
+	}
+	each := 2 * s.Alike.SubexpIndex("each")
+	s.alike[about]++
+	kind := fmt.Sprintf("%s*%s %d", about[:m[each]], about[m[each+1]:], s.alike[about])
+	s.alike[kind]++
+	return s.alike[kind] == 1
 }
 
 // isThread tells the process's own calls from those of processes that it has forked.

@@ -221,7 +221,7 @@ func (r *Runtime) classify(ctx context.Context, id string, err error, ifStopped 
 // reason (its log cannot be opened, its state is damaged) from making a living
 // container look deleted.
 func (r *Runtime) gone(id string, before place) bool {
-	if r.root == "" || r.place() != before {
+	if now, err := r.place(); r.root == "" || err != nil || now != before {
 		return false
 	}
 	there, err := r.files.exists(filepath.Join(r.root, id))
