@@ -28,7 +28,7 @@ func script(t *testing.T, path, text string) string {
 func run(t *testing.T, env []string, name string, args ...string) (string, int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(append(os.Environ(), "LARK_FAILED=", "MAKEFLAGS="), env...) // not those of what runs this test
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ for part in "${parts[@]}"; do
 	fi
 	table+=("$(printf '%-12s %-8s %5d s' "$part" "$verdict" $((SECONDS - began)))")
 done
-[ -z "${LARK_FAILED:-}" ] || printf '%s\n' "${failed[@]}" >"$LARK_FAILED"
+[ -z "${LARK_FAILED:-}" ] || printf '%s' "${failed[@]/%/$'\n'}" >"$LARK_FAILED"
 
 for part in "${failed[@]}"; do
 	printf '\n== what failed in %s\n' "$part"
