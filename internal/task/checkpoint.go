@@ -53,12 +53,13 @@ func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest)
 		work = filepath.Join(c.bundle.Work(), criuWork)
 		defer os.RemoveAll(work)
 	}
-	err = c.runtime.Checkpoint(ctx, c.id, oci.CheckpointCall{
+	call := oci.CheckpointCall{
 		ImagePath: firstOf(r.Path, opts.ImagePath, c.options.CriuImagePath), WorkPath: work,
 		ParentPath: opts.ParentPath, LeaveRunning: !opts.Exit,
 		AllowOpenTCP: opts.OpenTcp, AllowExternalUnixSockets: opts.ExternalUnixSockets, AllowTerminal: opts.Terminal,
 		FileLocks: opts.FileLocks, EmptyNamespaces: opts.EmptyNamespaces,
-	})
+	}
+	err = c.call(ctx, func(ctx context.Context) error { return c.runtime.Checkpoint(ctx, c.id, call) })
 	if err != nil {
 		kept := filepath.Join(c.bundle.Path(), dumpLog)
 		if copyErr := copyTail(kept, filepath.Join(work, criuLog)); copyErr != nil {

@@ -42,6 +42,8 @@ type container struct {
 	// cgroupsPath is where the spec wants the cgroup to be.
 	cgroupsPath string
 
+	inFlight inFlight
+
 	mu      sync.Mutex
 	machine *lifecycle.Machine
 	execs   map[lifecycle.Proc]*process
@@ -222,6 +224,12 @@ func (c *container) stepLocked(ev lifecycle.Event) (again bool, err error) {
 		routine.Guard(c.log, "effect", func() { c.perform(e) })
 	}
 	return again, nil
+}
+
+// allow asks the rules for something of p that has no outcome.
+func (c *container) allow(p *process, kind lifecycle.Kind) error {
+	_, err := c.ask(p, lifecycle.Event{Kind: kind, Proc: p.id})
+	return err
 }
 
 // struck steps the rules with an OOM kill, which they do not refuse.

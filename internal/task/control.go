@@ -44,7 +44,7 @@ func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empt
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.ask(lifecycle.Event{Kind: t.asked})
+	o, err := c.ask(c.init, lifecycle.Event{Kind: t.asked})
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empt
 	failpoint.Step("turn: allowed")
 	// Until the runtime has answered it is not known whether the container is frozen.
 	o.onFailure(func(ctx context.Context) error { return c.seeWhetherFrozen(ctx, t.asked, o) })
-	err = t.call(c.runtime, context.WithoutCancel(ctx), c.id)
+	err = c.call(context.WithoutCancel(ctx), func(ctx context.Context) error { return t.call(c.runtime, ctx, c.id) })
 	failpoint.Step("turn: runtime returned")
 	if err != nil {
 		o.keep()
@@ -64,6 +64,16 @@ func (s *Service) turn(ctx context.Context, id string, t turning) (*emptypb.Empt
 	o.resolve(func(*lifecycle.Event) { c.mayBeFrozen = false })
 	failpoint.Step("turn: announced")
 	return &emptypb.Empty{}, nil
+}
+
+// call makes a runtime call that ends when the container is deleted.
+func (c *container) call(ctx context.Context, call func(context.Context) error) error {
+	ctx, done, err := c.inFlight.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return call(ctx)
 }
 
 // seeWhetherFrozen asks the runtime how a pause or resume has ended of which the
@@ -81,7 +91,7 @@ func (c *container) seeWhetherFrozen(ctx context.Context, asked lifecycle.Kind, 
 // cannot ask for a resume. Where that fails too, Kill thaws the container.
 func (c *container) undoPause(ctx context.Context) error {
 	c.setMayBeFrozen(true)
-	if c.runtime.Resume(ctx, c.id) == nil {
+	if c.call(ctx, func(ctx context.Context) error { return c.runtime.Resume(ctx, c.id) }) == nil {
 		c.setMayBeFrozen(false)
 	}
 	return nil
@@ -113,7 +123,9 @@ func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*empty
 		return nil, err
 	}
 	failpoint.Step("update: allowed")
-	return &emptypb.Empty{}, c.runtime.Update(context.WithoutCancel(ctx), c.id, &resources)
+	return &emptypb.Empty{}, c.call(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		return c.runtime.Update(ctx, c.id, &resources)
+	})
 }
 
 // Stats reads the container's cgroup. FailedPrecondition if there is none, as

@@ -41,7 +41,7 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *tas
 		c.bundle.Close()
 		return nil, err
 	}
-	o, err := c.ask(lifecycle.Event{Kind: lifecycle.CreateAsked, Shared: c.pidns.Shared(), Deferred: r.Checkpoint != ""})
+	o, err := c.ask(c.init, lifecycle.Event{Kind: lifecycle.CreateAsked, Shared: c.pidns.Shared(), Deferred: r.Checkpoint != ""})
 	if err != nil { // not of a new machine
 		return nil, err
 	}

@@ -45,6 +45,9 @@ func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 func (c *container) beginDelete(p *process) (d *deletion, o *obligation, again bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.proc(p.id) != p { // its id may be that of another exec by now
+		return nil, nil, false, notFound("process %q was deleted", p.id)
+	}
 	v, _ := c.machine.View(p.id)
 	o, again, err = c.askLocked(lifecycle.Event{Kind: lifecycle.DeleteAsked, Proc: p.id})
 	if err != nil || again {
@@ -86,6 +89,10 @@ func (c *container) finishDelete(ctx context.Context, p *process, d *deletion, o
 		d.err = nil
 		return
 	}
+	if !c.inFlight.stop() {
+		c.log.Error("a runtime call of the container does not end")
+	}
+	o.onFailure(func(context.Context) error { c.inFlight.reopen(); return nil })
 	if err := c.remove(ctx); err != nil {
 		d.answer, d.err = nil, err
 		return

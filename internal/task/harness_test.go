@@ -3,10 +3,12 @@ package task
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -57,7 +59,9 @@ func runTests(m *testing.M) int {
 	shared = world{dir: dir, rootfs: filepath.Join(dir, "rootfs")}
 	// Before there is an owner, whose sweep would take these children from os/exec.
 	calibrated()
-	if err = spec.Busybox(context.Background(), shared.rootfs); err == nil {
+	owner := os.Getenv(noOwnerEnv) == ""
+	os.Unsetenv(noOwnerEnv) // for this process alone
+	if err = spec.Busybox(context.Background(), shared.rootfs); err == nil && owner {
 		if shared.owner, err = children.NewOwner(slog.Default()); err == nil {
 			shared.cgroups, err = cgroup.NewHost()
 		}
@@ -66,8 +70,42 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer shared.owner.Close()
+	if shared.owner != nil {
+		defer shared.owner.Close()
+	}
 	return m.Run()
+}
+
+// noOwnerEnv makes a test binary without an owner of children.
+const noOwnerEnv = "LARK_TEST_WITHOUT_OWNER"
+
+// withoutOwner runs a test that forks by os/exec in a process of its own, since an
+// owner of children reaps what it does not know.
+func withoutOwner(t *testing.T, fn func()) {
+	t.Helper()
+	if shared.owner == nil {
+		fn()
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=30m")
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), noOwnerEnv+"=1")
+	out, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	p, err := shared.owner.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit, err := p.Wait(t.Context())
+	text, readErr := os.ReadFile(out.Name())
+	if err != nil || readErr != nil || exit.Status != 0 {
+		t.Fatalf("status %d: %v\n%s", exit.Status, errors.Join(err, readErr), text)
+	}
+	t.Logf("%s", text)
 }
 
 // recorder is a containerd that takes every event and judges their order.

@@ -38,7 +38,7 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.step(lifecycle.Event{Kind: lifecycle.KillAsked, Proc: p.id}); err != nil {
+	if err := c.allow(p, lifecycle.KillAsked); err != nil {
 		return nil, err
 	}
 	failpoint.Step("kill: allowed")
@@ -46,7 +46,11 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	if p != c.init {
 		return &emptypb.Empty{}, c.signal(p, sig)
 	}
-	return &emptypb.Empty{}, c.killByRuntime(context.WithoutCancel(ctx), sig, r.All)
+	err = c.call(context.WithoutCancel(ctx), func(ctx context.Context) error { return c.killByRuntime(ctx, sig, r.All) })
+	if errors.Is(err, errBeingDeleted) {
+		err = notFound("process already finished")
+	}
+	return &emptypb.Empty{}, err
 }
 
 // signal sends sig through the process's pidfd.

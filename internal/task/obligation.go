@@ -60,11 +60,16 @@ func (c *container) owe(p lifecycle.Proc, o outcome) *obligation {
 	}
 }
 
-// ask steps the rules with what a client asks. What they accept and want to hear
-// the outcome of gives an obligation, which the caller must Close; else it is nil.
-func (c *container) ask(ev lifecycle.Event) (*obligation, error) {
+// ask steps the rules with what a client asks of p. What they accept and want to
+// hear the outcome of gives an obligation, which the caller must Close; else it is
+// nil. NotFound if p was deleted since the caller found it: its id may be that of
+// another exec by now.
+func (c *container) ask(p *process, ev lifecycle.Event) (*obligation, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.proc(p.id) != p {
+		return nil, notFound("process %q was deleted", p.id)
+	}
 	o, _, err := c.askLocked(ev)
 	return o, err
 }

@@ -89,7 +89,7 @@ func TestF13ResolvedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := c.ask(lifecycle.Event{Kind: lifecycle.PauseAsked})
+	o, err := c.ask(c.init, lifecycle.Event{Kind: lifecycle.PauseAsked})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestF13ResolvedOnce(t *testing.T) {
 	if c.machine.State() != lifecycle.Frozen {
 		t.Errorf("state %v", c.machine.State())
 	}
-	o, err = c.ask(lifecycle.Event{Kind: lifecycle.ResumeAsked})
+	o, err = c.ask(c.init, lifecycle.Event{Kind: lifecycle.ResumeAsked})
 	if err != nil {
 		t.Fatal(err)
 	}

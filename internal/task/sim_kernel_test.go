@@ -33,6 +33,8 @@ type simKernel struct {
 	boxes   map[string]*simBox
 	oom     map[string]*simOOM
 	streams int // open
+	// trespasses are calls that reached a container of another life of their id.
+	trespasses []string
 }
 
 func newSimKernel(c *chooser) *simKernel {
@@ -205,7 +207,16 @@ type simPanic string
 
 // outcome asks and carries out what every call may do.
 func (k *simKernel) outcome(label string) error {
-	switch k.ask(label, "ok", "fails", "panics") {
+	return k.outcomeUntil(context.Background(), label)
+}
+
+// outcomeUntil is outcome for a call that can be ended by its context.
+func (k *simKernel) outcomeUntil(ctx context.Context, label string) error {
+	out, err := k.askUntil(ctx, label, "ok", "fails", "panics")
+	if err != nil {
+		return err
+	}
+	switch out {
 	case "fails":
 		return errSim
 	case "panics":
@@ -214,7 +225,9 @@ func (k *simKernel) outcome(label string) error {
 	return nil
 }
 
-func (k *simKernel) newRuntime(c oci.Config) (ociRuntime, error) { return &simRuntime{k, c.Dir}, nil }
+func (k *simKernel) newRuntime(c oci.Config) (ociRuntime, error) {
+	return &simRuntime{k: k, dir: c.Dir}, nil
+}
 
 func (k *simKernel) locate(pid int, path, id string, systemd bool) (cgroup.Group, error) {
 	return cgroup.Group{}, nil
@@ -300,6 +313,7 @@ func (w *simOOM) Last() bool {
 type simRuntime struct {
 	k   *simKernel
 	dir string
+	box *simBox
 }
 
 func (r *simRuntime) Sharers(string, []int) []oci.Init { return nil }
@@ -345,6 +359,7 @@ func (r *simRuntime) Create(ctx context.Context, id string, c oci.CreateCall) (c
 	b := &simBox{id: id, private: !c.Namespace.Shared()}
 	b.init = r.k.fork(b, "init of "+id)
 	r.k.boxes[id] = b
+	r.box = b
 	r.k.mu.Unlock()
 	if r.k.ask("runtime create "+id+" returns", "ok", "fails") == "fails" {
 		return b.init, errSim
@@ -352,9 +367,18 @@ func (r *simRuntime) Create(ctx context.Context, id string, c oci.CreateCall) (c
 	return b.init, nil
 }
 
-// live is the container and whether its init lives; k.mu is held.
-func (r *simRuntime) live(id string) (*simBox, error) {
+// known is the container that the runtime knows by this id; k.mu is held.
+func (r *simRuntime) known(id, call string) *simBox {
 	b := r.k.boxes[id]
+	if b != nil && r.box != nil && b != r.box {
+		r.k.trespasses = append(r.k.trespasses, call+" of an earlier life reached container "+id)
+	}
+	return b
+}
+
+// live is the container and whether its init lives; k.mu is held.
+func (r *simRuntime) live(id, call string) (*simBox, error) {
+	b := r.known(id, call)
 	switch {
 	case b == nil:
 		return nil, fmt.Errorf("container %q does not exist: %w", id, errdefs.ErrNotFound)
@@ -365,9 +389,13 @@ func (r *simRuntime) live(id string) (*simBox, error) {
 }
 
 // call is a control call that has its effect, fails before it or after it.
-func (r *simRuntime) call(label, id string, effect func(*simBox)) error {
+func (r *simRuntime) call(ctx context.Context, label, id string, effect func(*simBox)) error {
 	late := false
-	switch r.k.ask("runtime "+label+" "+id, "ok", "fails", "fails late", "panics") {
+	out, err := r.k.askUntil(ctx, "runtime "+label+" "+id, "ok", "fails", "fails late", "panics")
+	if err != nil {
+		return err
+	}
+	switch out {
 	case "fails":
 		return errSim
 	case "fails late":
@@ -377,7 +405,7 @@ func (r *simRuntime) call(label, id string, effect func(*simBox)) error {
 	}
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
-	b, err := r.live(id)
+	b, err := r.live(id, label)
 	if err != nil {
 		return err
 	}
@@ -391,13 +419,13 @@ func (r *simRuntime) call(label, id string, effect func(*simBox)) error {
 func (r *simRuntime) Start(ctx context.Context, id string) error {
 	if r.k.ask("runtime start "+id, "goes on", "hangs") == "hangs" {
 		r.k.mu.Lock()
-		if b, err := r.live(id); err == nil {
+		if b, err := r.live(id, "start"); err == nil {
 			b.started = true // it may run, and the caller cannot know
 		}
 		r.k.mu.Unlock()
 		return context.DeadlineExceeded
 	}
-	return r.call("start", id, func(b *simBox) { b.started = true })
+	return r.call(ctx, "start", id, func(b *simBox) { b.started = true })
 }
 
 func (r *simRuntime) Exec(ctx context.Context, id string, c oci.ExecCall) (child, error) {
@@ -406,7 +434,7 @@ func (r *simRuntime) Exec(ctx context.Context, id string, c oci.ExecCall) (child
 		return nil, err
 	}
 	r.k.mu.Lock()
-	b, err := r.live(id)
+	b, err := r.live(id, "exec")
 	if err != nil || b.frozen {
 		r.k.mu.Unlock()
 		return nil, errors.Join(err, errSim)
@@ -424,12 +452,12 @@ func (r *simRuntime) Restore(ctx context.Context, id string, c oci.RestoreCall) 
 }
 
 func (r *simRuntime) Kill(ctx context.Context, id string, sig unix.Signal, all bool) error {
-	if err := r.k.outcome(fmt.Sprintf("runtime kill %s %d %v", id, sig, all)); err != nil {
+	if err := r.k.outcomeUntil(ctx, fmt.Sprintf("runtime kill %s %d %v", id, sig, all)); err != nil {
 		return err
 	}
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
-	b := r.k.boxes[id]
+	b := r.known(id, "kill")
 	if b == nil {
 		return fmt.Errorf("container %q does not exist: %w", id, errdefs.ErrNotFound)
 	}
@@ -443,12 +471,12 @@ func (r *simRuntime) Kill(ctx context.Context, id string, sig unix.Signal, all b
 }
 
 func (r *simRuntime) Delete(ctx context.Context, id string, force bool) error {
-	if err := r.k.outcome("runtime delete " + id); err != nil {
+	if err := r.k.outcomeUntil(ctx, "runtime delete "+id); err != nil {
 		return err
 	}
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
-	b := r.k.boxes[id]
+	b := r.known(id, "delete")
 	switch {
 	case b == nil:
 		return fmt.Errorf("container %q does not exist: %w", id, errdefs.ErrNotFound)
@@ -461,16 +489,16 @@ func (r *simRuntime) Delete(ctx context.Context, id string, force bool) error {
 }
 
 func (r *simRuntime) Pause(ctx context.Context, id string) error {
-	return r.call("pause", id, func(b *simBox) { b.frozen = true })
+	return r.call(ctx, "pause", id, func(b *simBox) { b.frozen = true })
 }
 
 func (r *simRuntime) Resume(ctx context.Context, id string) error {
-	if err := r.k.outcome("runtime resume " + id); err != nil {
+	if err := r.k.outcomeUntil(ctx, "runtime resume "+id); err != nil {
 		return err
 	}
 	r.k.mu.Lock()
 	defer r.k.mu.Unlock()
-	b := r.k.boxes[id]
+	b := r.known(id, "resume")
 	if b == nil {
 		return fmt.Errorf("container %q does not exist: %w", id, errdefs.ErrNotFound)
 	}
@@ -479,11 +507,11 @@ func (r *simRuntime) Resume(ctx context.Context, id string) error {
 }
 
 func (r *simRuntime) Update(ctx context.Context, id string, _ *specs.LinuxResources) error {
-	return r.call("update", id, func(*simBox) {})
+	return r.call(ctx, "update", id, func(*simBox) {})
 }
 
 func (r *simRuntime) Checkpoint(ctx context.Context, id string, c oci.CheckpointCall) error {
-	return r.call("checkpoint", id, func(b *simBox) {
+	return r.call(ctx, "checkpoint", id, func(b *simBox) {
 		if !c.LeaveRunning {
 			r.k.thaw(b)
 			r.k.killBox(b)

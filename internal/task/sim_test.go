@@ -282,6 +282,9 @@ func (s *simulation) finish() {
 		}
 		s.fault("the runtime keeps container %s", id)
 	}
+	for _, t := range s.kernel.trespasses {
+		s.fault("%s", t)
+	}
 	if s.kernel.streams != 0 {
 		s.fault("%d streams were left open", s.kernel.streams)
 	}

@@ -31,7 +31,7 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.ask(lifecycle.Event{Kind: lifecycle.StartAsked, Proc: p.id})
+	o, err := c.ask(p, lifecycle.Event{Kind: lifecycle.StartAsked, Proc: p.id})
 	if err != nil {
 		return nil, err
 	}
