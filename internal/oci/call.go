@@ -25,7 +25,8 @@ type call struct {
 	deadline time.Duration // 0: only the caller's context
 	// launch bounds the time until the runtime's program runs; 0: the deadline does.
 	launch time.Duration
-	// attached: the call ends with the caller's context too (checkpoint, restore).
+	// attached: the call ends with the context too. The others are carried through:
+	// what they make or remove would be left half done.
 	attached bool
 	// space is where the process that the call makes will live; nil if it makes
 	// none.

@@ -40,7 +40,7 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig unix.Signal, all bool
 	if all {
 		args = append(args, "--all")
 	}
-	c := &call{op: opKill, args: append(args, id, strconv.Itoa(int(sig))), deadline: r.deadlines.Kill}
+	c := &call{op: opKill, args: append(args, id, strconv.Itoa(int(sig))), deadline: r.deadlines.Kill, attached: true}
 	if sig == unix.SIGKILL && !all {
 		c.launch = r.deadlines.KillLaunch
 	}
@@ -62,13 +62,13 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 
 // Pause freezes the container.
 func (r *Runtime) Pause(ctx context.Context, id string) error {
-	_, err := r.run(ctx, &call{op: opPause, args: []string{opPause, id}, deadline: r.deadlines.Pause})
+	_, err := r.run(ctx, &call{op: opPause, args: []string{opPause, id}, deadline: r.deadlines.Pause, attached: true})
 	return r.classify(ctx, id, err, errdefs.ErrFailedPrecondition)
 }
 
 // Resume thaws the container.
 func (r *Runtime) Resume(ctx context.Context, id string) error {
-	_, err := r.run(ctx, &call{op: opResume, args: []string{opResume, id}, deadline: r.deadlines.Resume})
+	_, err := r.run(ctx, &call{op: opResume, args: []string{opResume, id}, deadline: r.deadlines.Resume, attached: true})
 	return r.classify(ctx, id, err, errdefs.ErrFailedPrecondition)
 }
 
@@ -84,7 +84,9 @@ func (r *Runtime) Update(ctx context.Context, id string, resources *specs.LinuxR
 	if err != nil {
 		return systemError(opUpdate, "passing the resources", err)
 	}
-	_, err = r.run(ctx, &call{op: opUpdate, args: []string{opUpdate, "--resources", "-", id}, deadline: r.deadlines.Update, stdin: stdin})
+	_, err = r.run(ctx, &call{
+		op: opUpdate, args: []string{opUpdate, "--resources", "-", id}, deadline: r.deadlines.Update, attached: true, stdin: stdin,
+	})
 	return r.classify(ctx, id, err, errdefs.ErrFailedPrecondition)
 }
 

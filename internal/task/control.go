@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
@@ -73,7 +74,11 @@ func (c *container) call(ctx context.Context, call func(context.Context) error) 
 		return err
 	}
 	defer done()
-	return call(ctx)
+	err = call(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errBeingDeleted) {
+		return fmt.Errorf("%w: %v", errBeingDeleted, err)
+	}
+	return err
 }
 
 // seeWhetherFrozen asks the runtime how a pause or resume has ended of which the

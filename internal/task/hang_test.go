@@ -270,8 +270,9 @@ func TestRow32W6HungControl(t *testing.T) {
 			within(t, "kill", func() error { return b.kill("", 9) })
 			within(t, "init's exit", func() error { b.wait(""); return nil })
 			pending(t, op, hung)
+			// A call that outlived the delete would reach the next container of this id.
 			within(t, "delete", func() error { _, err := b.del(""); return err })
-			if r := ended(t, op, hung); !isDeadline(r.err) {
+			if r := ended(t, op, hung); !errdefs.IsFailedPrecondition(r.err) || isDeadline(r.err) {
 				t.Errorf("%s: %v", op, r.err)
 			}
 		})

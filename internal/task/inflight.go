@@ -23,7 +23,8 @@ type inFlight struct {
 	idle   chan struct{} // closed when closed and nothing is in flight
 }
 
-// begin enters a call. Its context ends when the container is to be deleted; the
+// begin enters a call. Its context ends when the container is to be deleted, with
+// errBeingDeleted for its cause; the
 // caller calls done when the runtime has answered. FailedPrecondition while the
 // container is deleted.
 func (f *inFlight) begin(ctx context.Context) (_ context.Context, done func(), err error) {
@@ -35,10 +36,10 @@ func (f *inFlight) begin(ctx context.Context) (_ context.Context, done func(), e
 	if f.cancel == nil {
 		f.cancel = map[int]context.CancelFunc{}
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	n := f.next
 	f.next++
-	f.cancel[n] = cancel
+	f.cancel[n] = func() { cancel(errBeingDeleted) }
 	return ctx, func() { f.end(n) }, nil
 }
 
