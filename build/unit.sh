@@ -23,7 +23,7 @@ CGO_ENABLED=${race:+1} go test ${race:+$race} -p 1 -skip '^TestPlantedFaults' -t
 mapfile -t planted < <(grep -rl --include='*planted_test.go' 'func TestPlantedFaults' . | xargs -n1 dirname | sort -u)
 go test -count=1 -v -p 1 -run '^TestPlantedFaults' -timeout "$timeout" "${planted[@]}" | grep -vE '^(=== |PASS$| +--- PASS)' || status=1
 # The figures of the search, which a passing test does not show.
-go test -count=1 -v -run '^(TestSearch|TestMutations)$' ./lifecycle | grep -E '^(lifecycle:|---|ok|PASS|FAIL)' || status=1
+go test -count=1 -v -run '^(TestSearch|TestMutations)$' ./lifecycle ./lifecycle/shim | grep -E '^(lifecycle:|---|ok|PASS|FAIL)' || status=1
 CGO_ENABLED=0 go test -count=1 -v -run '^TestSimulation' ./internal/task -sim.seeds=3000 | grep -E '^(simulation:|---|ok|PASS|FAIL)' || status=1
 if [ $# -gt 0 ]; then
 	say "without the race detector, which cannot run them: $*"
