@@ -283,6 +283,8 @@ func claimed(t testing.TB, o *Owner, ns *PIDNamespace, c call) *Child {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A test that fails before it ends the child leaves no process behind.
+	t.Cleanup(func() { _ = child.Signal(unix.SIGKILL) })
 	return child
 }
 

@@ -63,6 +63,7 @@ func TestZombieIsKeptForItsWindow(t *testing.T) {
 	pid1 := claimed(t, o, container, call{Argv: []string{"sleep", "3600"}, New: true})
 	w := o.Begin(container)
 	pid := run(t, o, call{Argv: []string{"true"}, Join: procPath(pid1.Pid(), "/ns/pid")}.command(t))[0]
+	dies(t, pid)
 	for range 5 { // as many sweeps as there may be, each of which sees it
 		run(t, o, crowd(10))
 		o.sweep()
