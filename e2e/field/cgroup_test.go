@@ -20,7 +20,7 @@ func TestF03OneCgroupForTwo(t *testing.T) {
 		second := s.run("b", o, daemon.Stdio{})
 		shim, ok := s.d.Shim(s.id("a"))
 		if !ok {
-			t.Fatalf("no shim of the first: %v", s.d.Processes())
+			s.Fatalf("no shim of the first: %v", s.d.Processes())
 		}
 		s.d.KillOne(shim.Pid)
 		s.until("the first is dead", func() bool { return !alive(first) })
@@ -30,7 +30,7 @@ func TestF03OneCgroupForTwo(t *testing.T) {
 			return errdefs.IsNotFound(err) && len(bundles) == 0
 		})
 		if !alive(second) {
-			t.Error("the second was killed with the first")
+			s.Error("the second was killed with the first")
 		}
 		s.must(s.DeleteContainer(s.ctx, s.id("a")))
 		s.end("b")

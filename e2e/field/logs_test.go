@@ -18,16 +18,16 @@ func TestF07LoggerDeadAtOnce(t *testing.T) {
 		uri := "binary://" + s.script("dead-logger", "exit 3")
 		_, err := s.create("a", daemon.SpecOpts{Args: []string{"true"}}, daemon.Stdio{Stdout: uri, Stderr: uri})
 		if err == nil || !strings.Contains(err.Error(), "dead-logger") || errdefs.IsNotFound(err) {
-			t.Errorf("create: %v", err)
+			s.Errorf("create: %v", err)
 		}
 		if _, err := s.Status(s.ctx, s.id("a"), ""); !errdefs.IsNotFound(err) {
-			t.Errorf("the task of a failed create: %v", err)
+			s.Errorf("the task of a failed create: %v", err)
 		}
 		s.must(s.DeleteContainer(s.ctx, s.id("a")))
 		s.sleeper("b")
 		s.must(s.Exec(s.ctx, s.id("b"), "x", daemon.Process("true"), daemon.Stdio{Stdout: uri, Stderr: uri}))
 		if _, err := s.Start(s.ctx, s.id("b"), "x"); err == nil || !strings.Contains(err.Error(), "dead-logger") {
-			t.Errorf("start: %v", err)
+			s.Errorf("start: %v", err)
 		}
 		_, err = s.Delete(s.ctx, s.id("b"), "x")
 		s.must(err)
@@ -47,7 +47,7 @@ func TestF08DevicesAndLinks(t *testing.T) {
 			s.remove(name)
 		}
 		if got := strings.Count(s.content("log"), "\n"); got != 4 {
-			t.Errorf("%d lines in the log, want 4", got)
+			s.Errorf("%d lines in the log, want 4", got)
 		}
 	})
 }

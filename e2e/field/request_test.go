@@ -54,7 +54,7 @@ func TestF02ExecSpecOfSixMegabytes(t *testing.T) {
 		p := daemon.Process("true")
 		p.Env = append(p.Env, "LARGE="+strings.Repeat("x", 6<<20))
 		if err := s.Exec(s.ctx, s.id("a"), "large", p, daemon.Stdio{}); err == nil || errdefs.IsNotFound(err) || errdefs.IsUnavailable(err) {
-			t.Errorf("an exec of 6 MB: %v", err)
+			s.Errorf("an exec of 6 MB: %v", err)
 		}
 		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("sh", "-c", "exit 7"), daemon.Stdio{}))
 		_, err := s.Start(s.ctx, s.id("a"), "x")
@@ -63,7 +63,7 @@ func TestF02ExecSpecOfSixMegabytes(t *testing.T) {
 		_, err = s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
 		if !alive(pid) {
-			t.Error("the container is dead")
+			s.Error("the container is dead")
 		}
 		s.end("a")
 	})
@@ -82,7 +82,7 @@ func TestF20WaitForAnExecThatNeverRan(t *testing.T) {
 		_, err := s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
 		if err := <-waited; !errdefs.IsNotFound(err) {
-			t.Errorf("wait: %v", err)
+			s.Errorf("wait: %v", err)
 		}
 		s.end("a")
 	})

@@ -22,10 +22,10 @@ func TestF01KillWithoutRuntime(t *testing.T) {
 		for _, sig := range []unix.Signal{unix.SIGUSR1, unix.SIGKILL} {
 			err := s.Kill(s.ctx, s.id("a"), "", uint32(sig), false)
 			if errdefs.IsNotFound(err) || err != nil && strings.Contains(err.Error(), "already finished") {
-				t.Errorf("kill %v: %v", sig, err)
+				s.Errorf("kill %v: %v", sig, err)
 			}
 			if sig == unix.SIGKILL && err != nil {
-				t.Errorf("a SIGKILL needs no runtime: %v", err)
+				s.Errorf("a SIGKILL needs no runtime: %v", err)
 				back()
 				s.end("a")
 				return
@@ -33,7 +33,7 @@ func TestF01KillWithoutRuntime(t *testing.T) {
 		}
 		s.wait("a", "", 128+uint32(unix.SIGKILL))
 		if alive(pid) {
-			t.Error("the process lives")
+			s.Error("the process lives")
 		}
 		back()
 		s.remove("a")
@@ -50,17 +50,17 @@ func TestF01DeleteWithoutRuntime(t *testing.T) {
 		s.wait("a", "", 137)
 		_, err := s.Delete(s.ctx, s.id("a"), "")
 		if err == nil || errdefs.IsNotFound(err) {
-			t.Errorf("delete without the runtime: %v", err)
+			s.Errorf("delete without the runtime: %v", err)
 		}
 		if err != nil {
 			if _, err := s.Status(s.ctx, s.id("a"), ""); err != nil {
-				t.Errorf("status after the delete that failed: %v", err)
+				s.Errorf("status after the delete that failed: %v", err)
 			}
 		}
 		back()
 		s.remove("a")
 		if left, _ := filepath.Glob(s.d.RuncRoot() + "/*/" + s.id("a")); len(left) > 0 {
-			t.Errorf("the runtime still has %v", left)
+			s.Errorf("the runtime still has %v", left)
 		}
 		s.sleeper("a")
 		s.end("a")
@@ -75,16 +75,16 @@ func TestF01OthersWithoutRuntime(t *testing.T) {
 		back := s.away(s.runc)
 		_, err := s.Start(s.ctx, s.id("a"), "x")
 		if err == nil || errdefs.IsNotFound(err) {
-			t.Errorf("start of an exec: %v", err)
+			s.Errorf("start of an exec: %v", err)
 		}
 		for what, call := range map[string]func() error{"pause": s.pause("a"), "resume": s.resume("a")} {
 			if err := call(); err == nil || errdefs.IsNotFound(err) {
-				t.Errorf("%s: %v", what, err)
+				s.Errorf("%s: %v", what, err)
 			}
 		}
 		back()
 		if p, err := s.Status(s.ctx, s.id("a"), ""); err != nil || p.Status.String() != "RUNNING" {
-			t.Errorf("status: %v, %v", p, err)
+			s.Errorf("status: %v, %v", p, err)
 		}
 		_, err = s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
@@ -102,20 +102,20 @@ func TestF14HostPIDExecOfARuntimeThatFailsLate(t *testing.T) {
 		s.run("a", o, daemon.Stdio{})
 		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("sh", "-c", "echo $$ >/run/pid; exec sleep 100000"), daemon.Stdio{}))
 		if _, err := s.Start(s.ctx, s.id("a"), "x"); err == nil {
-			t.Error("the start succeeded")
+			s.Error("the start succeeded")
 		}
 		if b, err := os.ReadFile(filepath.Join(s.dir, "pid")); err == nil && len(b) > 0 {
 			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 			s.must(err)
 			if alive(pid) {
-				t.Error("the exec runs")
+				s.Error("the exec runs")
 			}
 		}
 		group, err := filepath.Glob("/sys/fs/cgroup/*/" + s.d.Tag() + "/" + s.id("a") + "/cgroup.procs")
 		s.must(err)
 		for _, procs := range group {
 			if b, err := os.ReadFile(procs); err == nil && strings.Count(string(b), "\n") > 1 {
-				t.Errorf("%s has %q", procs, b)
+				s.Errorf("%s has %q", procs, b)
 			}
 		}
 		_, err = s.Delete(s.ctx, s.id("a"), "x")

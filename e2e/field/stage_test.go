@@ -87,21 +87,26 @@ func play(t *testing.T, binary string, test func(s *stage)) {
 	defer cancel()
 	s := &stage{T: t, ctx: ctx, dir: t.TempDir()}
 	s.serve(binary)
+	t.Cleanup(func() {
+		if t.Failed() { // what is left must not fail other tests
+			t.Log(s.d.Log())
+			if err := stop(binary); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	checker := order.New()
 	events, err := s.Subscribe(ctx, func(e daemon.Envelope) { checker.Observe(e.Event) })
 	s.must(err)
 	test(s)
-	s.clear()
-	if left := s.d.NothingLeft(ctx); len(left) > 0 {
-		t.Errorf("left over: %q", left)
-	}
-	events.Close()
-	for _, v := range checker.Finish() {
-		t.Error(v)
-	}
-	if t.Failed() {
-		t.Log(s.d.Log())
-		s.must(stop(binary)) // what is left must not fail other tests
+	if !t.Failed() {
+		if left := s.d.NothingLeft(ctx); len(left) > 0 {
+			t.Errorf("left over: %q", left)
+		}
+		events.Close()
+		for _, v := range checker.Finish() {
+			t.Error(v)
+		}
 	}
 }
 
@@ -203,18 +208,6 @@ func (s *stage) remove(name string) {
 		s.Errorf("delete %s: %v", name, err)
 	}
 	s.must(s.DeleteContainer(s.ctx, s.id(name)))
-}
-
-// clear ends what a failed test has left running, so that it is not told twice.
-func (s *stage) clear() {
-	if !s.Failed() {
-		return
-	}
-	for _, p := range s.d.Processes() {
-		if !p.Shim {
-			s.d.KillOne(p.Pid)
-		}
-	}
 }
 
 // alive reports whether a process runs: neither gone nor a zombie.

@@ -21,16 +21,16 @@ func TestF06ExecClosesItsTerminal(t *testing.T) {
 		_, err := s.Start(s.ctx, s.id("a"), "x")
 		s.must(err)
 		if got := out.line(); got != "FIRST\r\n" {
-			t.Errorf("%q", got)
+			s.Errorf("%q", got)
 		}
 		s.until("the job's file", func() bool { _, err := os.Stat(s.dir + "/job"); return err == nil })
 		gate()
 		s.wait("a", "x", 5)
 		if got := out.rest(); got != "" {
-			t.Errorf("after the end: %q", got)
+			s.Errorf("after the end: %q", got)
 		}
 		if got := s.content("job"); got != "JOB-DONE\n" {
-			t.Errorf("the job wrote %q", got)
+			s.Errorf("the job wrote %q", got)
 		}
 		_, err = s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
@@ -49,7 +49,7 @@ func TestF06InitOpensItsConsoleAgain(t *testing.T) {
 		gate()
 		s.wait("a", "", 3)
 		if got := out.rest(); got != "FIRST\r\nSECOND\r\n" {
-			t.Errorf("%q", got)
+			s.Errorf("%q", got)
 		}
 		s.remove("a")
 	})
@@ -68,7 +68,7 @@ func TestF09ResizeBeforeStart(t *testing.T) {
 		s.must(err)
 		s.wait("a", "x", 0)
 		if got := out.rest(); got != "45 123\r\n" {
-			t.Errorf("%q", got)
+			s.Errorf("%q", got)
 		}
 		_, err = s.Delete(s.ctx, s.id("a"), "x")
 		s.must(err)
@@ -96,7 +96,7 @@ func TestF10RuntimeDirIsGone(t *testing.T) {
 		s.run("b", daemon.SpecOpts{Args: []string{"echo", "from init"}, Terminal: true}, terminal(init))
 		s.wait("b", "", 0)
 		if got := exec.rest() + init.rest(); got != "from an exec\r\nfrom init\r\n" {
-			t.Errorf("%q", got)
+			s.Errorf("%q", got)
 		}
 		s.remove("b")
 		s.end("a")
