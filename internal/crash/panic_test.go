@@ -33,7 +33,7 @@ func TestF13PanicAtEveryPoint(t *testing.T) {
 	for _, l := range lives {
 		t.Log(l)
 	}
-	if len(lives) != 2 {
-		t.Errorf("not the figures of two lives:\n%s", out)
+	if len(lives) != 4 {
+		t.Errorf("not the figures of four lives:\n%s", out)
 	}
 }

@@ -320,6 +320,16 @@ func (c *container) keepExit(exit lifecycle.Exit) {
 	}
 }
 
+// deleted says whether a process is being deleted or was; c.mu is held.
+func (c *container) deleted(p lifecycle.Proc) bool {
+	if p == initProc {
+		s := c.machine.State()
+		return s == lifecycle.Deleting || s == lifecycle.Gone
+	}
+	s := c.machine.ExecState(p)
+	return s == lifecycle.ExecDeleting || s == lifecycle.ExecAbsent
+}
+
 // release lets the waiters of p go; c.mu is held.
 func (c *container) release(p *process) {
 	switch v, _ := c.machine.View(p.id); {
@@ -331,16 +341,6 @@ func (c *container) release(p *process) {
 		p.fate = fmt.Errorf("process %q was not started: %w", p.id, errdefs.ErrFailedPrecondition)
 	}
 	close(p.exited)
-}
-
-// deleted says whether a process is being deleted or was; c.mu is held.
-func (c *container) deleted(p lifecycle.Proc) bool {
-	if p == initProc {
-		s := c.machine.State()
-		return s == lifecycle.Deleting || s == lifecycle.Gone
-	}
-	s := c.machine.ExecState(p)
-	return s == lifecycle.ExecDeleting || s == lifecycle.ExecAbsent
 }
 
 // killInit ends an init that was created and is to be deleted; c.mu is held, and

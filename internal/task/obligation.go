@@ -13,6 +13,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/larkshim/lark/internal/failpoint"
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/lifecycle"
 )
@@ -140,29 +141,60 @@ func (o *obligation) Close() error {
 	if o == nil || o.isSettled() {
 		return nil
 	}
-	reaped, done := make(chan struct{}), make(chan struct{})
-	var errs []error
-	routine.Go(o.c.log, "failure", func() {
-		routine.Guard(o.c.log, "end of a process", o.end)
-		close(reaped)
-		for i := len(o.undo) - 1; i >= 0; i-- {
-			routine.Guard(o.c.log, "undo", func() { errs = append(errs, o.undo[i](context.Background())) })
-		}
-	}, routine.DebtFunc(func() { close(done) }), routine.DebtFunc(o.fail))
+	done, u := make(chan struct{}), &unwinding{o: o, reaped: make(chan struct{})}
+	routine.Keep(o.c.log, "failure", u.run, routine.DebtFunc(func() { close(done) }), routine.DebtFunc(o.fail))
 	limit := time.NewTimer(reapTime)
 	defer limit.Stop()
 	select {
 	case <-done:
 	case <-limit.C:
 		select {
-		case <-reaped:
+		case <-u.reaped:
 			<-done
 		default:
 			o.c.log.Error("a killed process does not die", "process", o.failure.Proc, "pid", o.child.Pid())
 			return nil
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(u.errs...)
+}
+
+// maxTries is how often a part of what was begun is undone if that panics.
+const maxTries = 3
+
+// unwinding undoes what an obligation has begun: first it ends the process, then it
+// does the rest, the last first. It is run again after a panic and goes on where it
+// was, with the part that panicked.
+type unwinding struct {
+	o      *obligation
+	ended  bool
+	tries  int           // of the present part
+	reaped chan struct{} // closed when the process, if there is one, was reaped
+	errs   []error
+}
+
+func (u *unwinding) run() {
+	failpoint.Step("failure: begun")
+	if !u.ended {
+		u.try(u.o.end)
+		u.ended = true
+		close(u.reaped)
+	}
+	for len(u.o.undo) > 0 {
+		last := len(u.o.undo) - 1
+		u.try(func() { u.errs = append(u.errs, u.o.undo[last](context.Background())) })
+		u.o.undo = u.o.undo[:last]
+	}
+}
+
+// try does one part, unless it has panicked too often.
+func (u *unwinding) try(part func()) {
+	if u.tries++; u.tries <= maxTries {
+		failpoint.Step("failure: part begun")
+		part()
+		failpoint.Step("failure: part done")
+	}
+	u.tries = 0
 }
 
 // fail reports the failure.

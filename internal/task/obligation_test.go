@@ -110,17 +110,18 @@ func TestF13ResolvedOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	undone := 0
-	o.onFailure(func(context.Context) error { undone++; return errors.New("first") })
-	o.onFailure(func(context.Context) error { undone++; panic("second") })
-	for range 2 {
-		if err := o.Close(); undone == 2 && err != nil && err.Error() != "first" {
-			t.Errorf("close: %v", err)
-		}
+	var undone []string
+	o.onFailure(func(context.Context) error { undone = append(undone, "first"); return errors.New("kept") })
+	o.onFailure(func(context.Context) error { undone = append(undone, "second"); panic("again") })
+	if err := o.Close(); err == nil || err.Error() != "kept" {
+		t.Errorf("close: %v", err)
+	}
+	if err := o.Close(); err != nil {
+		t.Errorf("a second close: %v", err)
 	}
 	o.resolve(nil)
-	if c.machine.State() != lifecycle.Frozen || undone != 2 {
-		t.Errorf("state %v, undone %d times", c.machine.State(), undone)
+	if got := strings.Join(undone, " "); c.machine.State() != lifecycle.Frozen || got != "second second second first" {
+		t.Errorf("state %v, undone: %s", c.machine.State(), got)
 	}
 }
 

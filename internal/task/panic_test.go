@@ -135,6 +135,19 @@ func (l *life) restored() {
 	call(l, "checkpoint", l.Checkpoint, &task.CheckpointTaskRequest{ID: l.id, Path: l.request.Checkpoint})
 }
 
+// created is a life that ends with its Create.
+func (l *life) created() { call(l, "create", l.Create, l.request) }
+
+// execed is one with an exec in it and no more.
+func (l *life) execed() {
+	l.created()
+	call(l, "start", l.Start, &task.StartRequest{ID: l.id})
+	l.waitFor("")
+	l.addExecWithIO("e1")
+	l.waitFor("e1")
+	call(l, "start of an exec", l.Start, &task.StartRequest{ID: l.id, ExecID: "e1"})
+}
+
 // end kills and deletes what there is. The panic may come here, and then it is
 // asked again.
 func (l *life) end(b *bomb) {
@@ -187,11 +200,15 @@ func (l *life) leftNothing() {
 }
 
 // live runs one life with the bomb in it.
-func live(t *testing.T, b *bomb, change func(*specs.Spec), run func(*life)) {
+func live(t *testing.T, b *bomb, change func(*specs.Spec), fails fake.Point, run func(*life)) {
 	failpoint.Watch(b.pass)
 	defer failpoint.Watch(nil)
 	s := newShim(t)
-	box, ctl := s.scripted(change, fake.Profile{}, "sh", "-c", "sleep 1000 & exec sleep 1000")
+	profile := fake.Profile{}
+	if fails != "" {
+		profile = fake.On(fails, fake.Fail("no"))
+	}
+	box, ctl := s.scripted(change, profile, "sh", "-c", "sleep 1000 & exec sleep 1000")
 	l := &life{box: box, ctl: ctl}
 	run(l)
 	l.end(b)
@@ -199,7 +216,7 @@ func live(t *testing.T, b *bomb, change func(*specs.Spec), run func(*life)) {
 	l.leftNothing()
 }
 
-// TestF13PanicAtEveryPoint lets a panic happen at every point that two lives come
+// TestF13PanicAtEveryPoint lets a panic happen at every point that four lives come
 // to, in handlers and in goroutines, one in each run. After each every call is
 // answered, every exit told, nothing alive and nothing left, and the container was
 // killed and deleted.
@@ -208,18 +225,22 @@ func TestF13PanicAtEveryPoint(t *testing.T) {
 		change func(*specs.Spec)
 		run    func(*life)
 		least  int
+		fails  fake.Point
 	}{
-		"whole":    {hostPID, (*life).whole, 90},
-		"restored": {nil, (*life).restored, 30},
+		"whole":    {hostPID, (*life).whole, 90, ""},
+		"restored": {nil, (*life).restored, 45, ""},
+		// The undoing of what failed is to survive a panic too.
+		"create fails": {hostPID, (*life).created, 15, fake.After(fake.Create)},
+		"exec fails":   {hostPID, (*life).execed, 40, fake.After(fake.Exec)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dry := &bomb{seen: map[string]int{}}
-			t.Run("without", func(t *testing.T) { live(t, dry, c.change, c.run) })
+			t.Run("without", func(t *testing.T) { live(t, dry, c.change, c.fails, c.run) })
 			fds, routines := count(t)
 			panics := 0
 			for _, at := range dry.order {
 				b := &bomb{at: at, seen: map[string]int{}}
-				t.Run(fmt.Sprintf("%s,%d", at.name, at.n), func(t *testing.T) { live(t, b, c.change, c.run) })
+				t.Run(fmt.Sprintf("%s,%d", at.name, at.n), func(t *testing.T) { live(t, b, c.change, c.fails, c.run) })
 				if b.hasFired() {
 					panics++
 				}
