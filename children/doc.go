@@ -50,6 +50,13 @@
 // one container's hung call does not hold back another's init, which the kernel lets nobody reap while a zombie of its
 // pid namespace is left.
 //
+// # Forks
+//
+// A fork waits until the child has executed its program, which may take long: the
+// kernel asks a scanner first, or reads from a slow file system. Only the caller
+// of [Owner.Start] waits. [Owner.StartContext] kills a child that has not executed
+// its program in time. A child has the descriptors that it was given and no other.
+//
 // # Concurrency
 //
 // Every method may be called from any goroutine. No method holds a lock while it waits for a process, a runtime call or
