@@ -5,6 +5,7 @@ package children
 // number now. F17, FAULTS.md.
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -112,4 +113,63 @@ func TestF17StaleSentenceWithAReusedNumber(t *testing.T) {
 		t.Error("the process behind the stale sentence was killed")
 	}
 	end(t, pid1)
+}
+
+// A process of another container's pid namespace is refused by every window but
+// that container's, is not signalled, and teaches no window its namespace.
+func TestClaimRefusesAnotherContainersNamespace(t *testing.T) {
+	o := owner(t, kernel{})
+	sleep := call{Argv: []string{"sleep", "3600"}, New: true}
+	spaceA, spaceB := NewNamespace(), NewNamespace()
+	initA, initB := claimed(t, o, spaceA, sleep), claimed(t, o, spaceB, sleep)
+	at, err := NamespaceAt(procPath(initA.Pid(), "/ns/pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := NewNamespace()
+	windows := map[string]*Window{
+		"the host's": o.Begin(o.OwnNamespace()), "another container's": o.Begin(spaceA),
+		"of a container that joins another's": o.Begin(at), "of a container that is created": o.Begin(fresh),
+	}
+	right := o.Begin(spaceB)
+	defer right.Close()
+	pid := run(t, o, call{Argv: []string{"sleep", "3600"}, Join: procPath(initB.Pid(), "/ns/pid")}.command(t))[0]
+	// In a namespace in which no process is claimed: only a container that is
+	// created may have it.
+	young := run(t, o, sleep.command(t))[0]
+	defer func() { // on failure too, for the owner waits for all to be reaped
+		if t.Failed() {
+			for _, victim := range []int{pid, young, initA.Pid(), initB.Pid()} {
+				_ = unix.Kill(victim, unix.SIGKILL)
+			}
+			_ = o.Close()
+		}
+	}()
+	for name, w := range windows {
+		if c, err := w.Claim(pid); !errors.Is(err, ErrWrongNamespace) {
+			t.Fatalf("claimed by a window %s: %+v, %v", name, c, err)
+		}
+		if w.ns != fresh {
+			if c, err := w.Claim(young); !errors.Is(err, ErrWrongNamespace) {
+				t.Fatalf("of an unknown namespace, claimed by a window %s: %+v, %v", name, c, err)
+			}
+		}
+		w.Close()
+	}
+	if ino := fresh.ino.Load(); ino != 0 {
+		t.Errorf("the created container has learnt namespace %d from a refused claim", ino)
+	}
+	child, err := right.Claim(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := statOf(kernel{}, pid); err != nil || st.dead() {
+		t.Errorf("the refused process was killed: %v", err)
+	}
+	if err := unix.Kill(young, unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []*Child{child, initA, initB} {
+		end(t, c)
+	}
 }

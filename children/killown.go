@@ -139,12 +139,12 @@ func (o *Owner) strangers(cgroup string, b Belongings) (n int, err error) {
 	}
 	spaces := make(map[uint64]bool)
 	for _, pid := range b.Others {
-		if ino, err := namespaceOf(o.sys, pid); err == nil && ino != o.own.ino.Load() {
+		if ino, err := namespaceOf(o.sys, pid, o.own.ino.Load()); err == nil && ino != o.own.ino.Load() && ino != otherNS {
 			spaces[ino] = true
 		}
 	}
 	for _, pid := range pids {
-		ino, err := namespaceOf(o.sys, pid)
+		ino, err := namespaceOf(o.sys, pid, o.own.ino.Load())
 		if err == nil && !spaces[ino] && !o.descends(pid, b.Others) {
 			n++
 		}

@@ -21,6 +21,8 @@ import (
 // ns is the pid namespace of the container for which the call was made, nil if for none. If it is not shared, every
 // living child of ours that began in it after the call, and that no window claims which is open now, is killed as well: at
 // once, or when the last such window has closed. The call's own window is one of them, so close it, before or after.
+// Where namespaces cannot be told apart (no CAP_SYS_PTRACE), what another ended call
+// has left in another container's namespace is killed with it.
 //
 // It returns when they are dead, or DeadlineExceeded after two seconds: some process is in uninterruptible sleep then, and
 // is reaped when it wakes.
@@ -204,7 +206,7 @@ func (o *Owner) condemnOne(ns *PIDNamespace, since uint64, pid int) error {
 	st, err := statOf(o.sys, pid)
 	var ino uint64
 	if err == nil {
-		ino, err = namespaceOf(o.sys, pid)
+		ino, err = namespaceOf(o.sys, pid, o.own.ino.Load())
 	}
 	if err != nil || st.dead() || st.start < since ||
 		!o.sentence(ns, pid, &condemned{fd: fd, start: st.start, ns: ino}) {
@@ -242,6 +244,10 @@ func (o *Owner) sentence(ns *PIDNamespace, pid int, c *condemned) bool {
 // callMade says whether an unknown process of the namespace ino, which began after a call for a container with the
 // namespace ns, can only be that call's. The caller holds mu.
 func (o *Owner) callMade(ns *PIDNamespace, ino uint64) bool {
+	if ino == otherNS {
+		// Some call's, if not ns's: the windows of the others protect what they own.
+		return !o.sharing
+	}
 	if known := ns.ino.Load(); known != 0 {
 		return known == ino
 	}

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 
 // play runs the part and exits.
 func play(role string) {
-	parts := map[string]func(){"spawn": playRuntime, "crowd": playCrowd, "tracer": playTracer, "reuse": playReuse, "held": playHeld, "limit": playLimit}
+	parts := map[string]func(){"spawn": playRuntime, "crowd": playCrowd, "tracer": playTracer, "reuse": playReuse, "drop": playDrop, "held": playHeld, "limit": playLimit}
 	os.Unsetenv(roleEnv)
 	parts[role]()
 	os.Exit(0)
@@ -67,6 +67,7 @@ type call struct {
 	New     bool   // in a new pid namespace
 	Join    string // in the one at this path
 	Setsid  bool
+	UID     uint32
 	PidFile string
 	Hang    bool // after the fork, before the pid file is written
 }
@@ -92,6 +93,9 @@ func playRuntime() {
 		check(unix.Setns(fd, unix.CLONE_NEWPID))
 	}
 	attr := &syscall.ProcAttr{Files: []uintptr{0, 2, 2}, Sys: &syscall.SysProcAttr{Setsid: c.Setsid}}
+	if c.UID != 0 {
+		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.UID}
+	}
 	if c.New {
 		attr.Sys.Cloneflags = unix.CLONE_NEWPID
 	}

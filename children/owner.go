@@ -75,6 +75,10 @@ type Owner struct {
 // NotImplemented where the kernel lacks what it takes: Linux 5.4 (waitid for
 // pidfds), and /proc, mounted for our own pid namespace, with
 // CONFIG_PROC_CHILDREN.
+//
+// Without CAP_SYS_PTRACE an Owner works, with a warning in the log: it cannot
+// tell the pid namespaces of other users' processes apart (see Window.Claim and
+// Process.KillTree).
 func NewOwner(log *slog.Logger) (*Owner, error) {
 	if log == nil {
 		log = slog.Default()
@@ -110,11 +114,14 @@ func openOwner(log *slog.Logger, sys system) (*Owner, error) {
 	if err := o.probe(); err != nil {
 		return nil, err
 	}
-	ino, err := namespaceOf(sys, o.self)
+	ino, err := namespaceOf(sys, o.self, otherNS)
 	if err != nil {
 		return nil, classed("own pid namespace", err)
 	}
 	o.own.learn(ino, true)
+	if !maySeeNamespaces() {
+		log.Warn("no CAP_SYS_PTRACE: the pid namespaces of other users' processes are not told apart")
+	}
 	if o.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return nil, classed("stdio of what is forked", err)
 	}

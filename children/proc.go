@@ -98,18 +98,54 @@ func parsePIDNamespace(link string) (uint64, error) {
 	return ino, nil
 }
 
+// otherNS stands for a pid namespace below our own that cannot be told apart from
+// others: see namespaceOf.
+const otherNS = 0
+
 // namespaceOf gives the inode of the pid namespace in which a process lives. It stays readable until the process is
 // reaped. As for statOf, the caller makes sure of the identity.
-func namespaceOf(sys system, pid int) (uint64, error) {
+//
+// Without CAP_SYS_PTRACE the link of another user's process cannot be read
+// (EACCES, PTRACE_MODE_READ_FSCREDS in proc_pid_ns(5)). Then the number of the
+// process's pids, one for each namespace from ours down (NSpid in
+// proc_pid_status(5), Linux 4.1), still tells whether it lives in ours, own, or in
+// one below, otherNS.
+func namespaceOf(sys system, pid int, own uint64) (uint64, error) {
 	var link string
 	err := retry(func() (err error) {
 		link, err = sys.readLink(procPath(pid, "/ns/pid"))
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return namespaceByDepth(sys, pid, own)
+	case err != nil:
 		return 0, err
 	}
 	return parsePIDNamespace(link)
+}
+
+// namespaceByDepth gives own for a process that has one pid, otherNS for one that
+// has more.
+func namespaceByDepth(sys system, pid int, own uint64) (uint64, error) {
+	text, err := readAll(sys, procPath(pid, "/status"), nil)
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(text) {
+		pids, ok := bytes.CutPrefix(line, []byte("NSpid:"))
+		if !ok {
+			continue
+		}
+		switch len(bytes.Fields(pids)) {
+		case 0:
+		case 1:
+			return own, nil
+		default:
+			return otherNS, nil
+		}
+	}
+	return 0, fmt.Errorf("status: no NSpid: %w", errMalformed)
 }
 
 // parsePids parses numbers separated by white space, as in a children file or a cgroup.procs.

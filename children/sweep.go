@@ -148,7 +148,7 @@ func (o *Owner) observe(pids []int) (failed bool) {
 			failed = failed || !gone(err)
 			continue
 		}
-		ns, err := namespaceOf(o.sys, pid)
+		ns, err := namespaceOf(o.sys, pid, o.own.ino.Load())
 		if gone(err) {
 			continue
 		}

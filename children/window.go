@@ -61,7 +61,8 @@ func (w *Window) Close() {
 //   - it is there, and our child (so it cannot be given away while we look: only we can reap it);
 //   - it began no earlier than the window;
 //   - it lives in the pid namespace of the window's container, as far as that is known; and if it is not, then in none
-//     that is known to be another container's;
+//     that is known to be another container's. Without CAP_SYS_PTRACE only our own
+//     pid namespace can be told from the others for another user's process;
 //   - nobody has claimed it, and the window is open.
 //
 // A window may be claimed for more than once; one process only once.
@@ -122,7 +123,7 @@ func (w *Window) inspect(h *held) error {
 		}
 		return ErrTooOld
 	}
-	h.ns, err = namespaceOf(sys, h.pid)
+	h.ns, err = namespaceOf(sys, h.pid, w.owner.own.ino.Load())
 	if gone(err) {
 		return ErrNotChild
 	}
@@ -162,7 +163,11 @@ func (w *Window) accept(ino uint64) error {
 	o := w.owner
 	own := o.own.ino.Load()
 	switch known := w.ns.ino.Load(); {
-	case known == ino:
+	case known == ino && known != 0:
+	case ino == otherNS: // one below ours: which one cannot be read
+		if known == own {
+			return ErrWrongNamespace
+		}
 	case known != 0:
 		return ErrWrongNamespace
 	case ino != own && o.inUse[ino] > 0:
