@@ -152,6 +152,19 @@ func files(a *act, _ *fakeruntime.Control) {
 	d.create.Stderr = d.create.Stdout
 	d.doCreate("create with a plain path that is not there")
 	d.state("state of c3", "")
+
+	link := filepath.Join(a.cfg.Home.Dir, "link")
+	if err := os.Symlink(plain, link); err != nil {
+		a.Fatal(err)
+	}
+	for i, target := range []string{"file://" + link, link, "file:///dev/null", "/dev/null", "file:///dev/full"} {
+		e := a.container("c4"+string(rune('a'+i)), nil, "sh", "-c", "echo one && echo two >&2")
+		e.create.Stdout, e.create.Stderr = target, target
+		e.up()
+		e.wait("wait "+e.id, "")
+		e.delete("delete "+e.id, "")
+	}
+	c.file("a plain file, by links too", plain)
 }
 
 // file notes a file's mode and what is in it, lines sorted: two streams have no order.
