@@ -40,6 +40,11 @@ type place struct {
 // all that are mounted; pids and devices are there on every kernel that runs containers.
 var killOrder = []string{"pids", "devices", "freezer", "memory", "cpu", "cpuacct", "cpuset", "name=systemd"}
 
+// deleted is what the kernel appends to the path of a version 2 cgroup that was
+// removed under a zombie (cgroups(7)). A process that is alive is in none such:
+// the name of its cgroup may end in this.
+const deleted = " (deleted)"
+
 // Of finds the cgroup of a living process from /proc/PID/cgroup.
 //
 // Errors: errno.ErrMissing if the process is gone, or is a zombie that no longer names its cgroup (a dead process is moved to
@@ -52,6 +57,12 @@ func (h *Host) Of(pid int) (Group, error) {
 	m, err := h.membershipOf(id)
 	if err != nil {
 		return Group{}, err
+	}
+	if name, ok := strings.CutSuffix(m[""], deleted); ok && !h.alive(id) {
+		if dir, ok := h.v2.inside(m[""]); ok && (Group{host: h, v2: place{dir: dir, private: true}}).Exists() {
+			return Group{}, errno.Missing(fmt.Sprintf("process %d has exited, and its cgroup is %q or was %q", pid, m[""], name))
+		}
+		m[""] = name
 	}
 	g, err := h.group(m)
 	if err != nil {

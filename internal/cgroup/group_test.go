@@ -28,6 +28,8 @@ func TestOf(t *testing.T) {
 		{"v2", v2Mounts, "0::/shim\n", "0::/k8s/c1\n", "S", "/k8s/c1", "/k8s/c1", true, nil},
 		{"v2 zombie keeps its group", v2Mounts, "0::/shim\n", "0::/k8s/c1\n", "Z", "/k8s/c1", "/k8s/c1", true, nil},
 		{"v2 removed under a zombie", v2Mounts, "0::/shim\n", "0::/k8s/c1 (deleted)\n", "Z", "/k8s/c1", "/k8s/c1", true, nil},
+		{"F28: v2 named so", v2Mounts, "0::/shim\n", "0::/k8s/c1 (deleted)\n", "S", "/k8s/c1 (deleted)", "/k8s/c1 (deleted)", true, nil},
+		{"F28: v1 named so", v1Mounts, v1Self, all("/c1 (deleted)"), "S", "/pids/c1 (deleted)", "/memory/c1 (deleted)", false, nil},
 		{"v2 with a stray v1 mount below", v2Mounts + "50 31 0:50 / CG/net_cls rw - cgroup none rw,net_cls\n", "0::/shim\n1:net_cls:/\n", "1:net_cls:/\n0::/c\n", "S", "/c", "/c", true, nil},
 		{"v1", v1Mounts, v1Self, all("/c1"), "S", "/pids/c1", "/memory/c1", false, nil},
 		{"v1 path with a colon", v1Mounts, v1Self, all("/kubepods:burstable:c1"), "S", "/pids/kubepods:burstable:c1", "/memory/kubepods:burstable:c1", false, nil},
@@ -75,6 +77,23 @@ func at(dir, p string) string {
 		return ""
 	}
 	return dir + p
+}
+
+// F28: a dead process, and a cgroup that is named like a removed one: which of the
+// two it was in cannot be told, so it is not said. The shim's own cgroup may be
+// named so.
+func TestF28CgroupNamedDeleted(t *testing.T) {
+	f := newFake(t).layout(v2Mounts, "0::/shim (deleted)\n")
+	f.process("42", "0::/c1 (deleted)\n", "Z")
+	f.process("43", "0::/shim (deleted)\n", "S")
+	f.mkdir("cgroup/c1 (deleted)")
+	h := f.host()
+	if g, err := h.Of(42); !errno.IsMissing(err) || !g.IsZero() {
+		t.Errorf("%v, %v", g, err)
+	}
+	if g, err := h.Of(43); err != nil || g.KillDir() != "" {
+		t.Errorf("in the shim's own cgroup: %v, %v", g.KillDir(), err)
+	}
 }
 
 func TestOfRefusesPids(t *testing.T) {

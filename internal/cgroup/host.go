@@ -143,10 +143,8 @@ func (h *Host) membershipOf(pid string) (membership, error) {
 		if len(f) != 3 {
 			return nil, fmt.Errorf("process %s: cgroup line %q has no three parts: %w", pid, line, errdefs.ErrInternal)
 		}
-		// A zombie's version 2 cgroup may have been removed before it is reaped.
-		p := strings.TrimSuffix(f[2], " (deleted)")
 		for _, c := range strings.Split(f[1], ",") {
-			m[c] = p
+			m[c] = f[2]
 		}
 	}
 	return m, nil
