@@ -149,6 +149,39 @@ func TestKillAll(t *testing.T) {
 	}
 }
 
+// F21: processes that were sent SIGKILL in frozen groups, of whatever depth, die
+// when the group at the top is thawed.
+func TestF21ThawReachesEveryLevel(t *testing.T) {
+	dirs := cgroups(t, "pids", "freezer")
+	if len(dirs) < 2 {
+		t.Log("this machine has no freezer of version 1 mounted: SIGKILL reaches the frozen")
+		return
+	}
+	o := owner(t, kernel{})
+	left := populate(t, o, dirs, 6)
+	for _, sub := range []string{"/sub/subsub", "/sub"} {
+		if err := os.WriteFile(dirs[1]+sub+"/freezer.state", []byte("FROZEN"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, child := range left {
+		if err := child.Signal(unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := o.Thaw(dirs[0]); err != nil {
+		t.Error(err)
+	}
+	allKilled(t, left)
+	for path, is := range map[string]func(error) bool{
+		dirs[0] + "/not/there": func(err error) bool { return err == nil }, "/tmp": errdefs.IsInvalidArgument,
+	} {
+		if err := o.Thaw(path); !is(err) {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 // noKillFile is a kernel before 5.14.
 type noKillFile struct{ system }
 

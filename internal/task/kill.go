@@ -102,8 +102,23 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 		}
 	case sig == sigkill:
 		c.thaw(ctx)
+		c.thawBelow()
 	}
 	return err
+}
+
+// thawBelow thaws what the container has frozen itself, in cgroups below its own,
+// and what the runtime therefore does not look at. A process in there does not
+// die of init's death either, and init's exit waits for it.
+func (c *container) thawBelow() {
+	dir := c.cgroup().KillDir()
+	if dir == "" {
+		return
+	}
+	err := c.service.reserve.during(func() error { return c.service.rooms.thawAll(dir) })
+	if err != nil {
+		c.log.Warn("the cgroups of a killed container cannot be thawed", "error", err)
+	}
 }
 
 // thaw lets a frozen container die of the signal that it was sent: with cgroup v1 a

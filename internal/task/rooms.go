@@ -82,6 +82,7 @@ type rooms interface {
 	fromSpec(path, id string, systemd bool) (cgroup.Group, error)
 	watchOOM(g cgroup.Group, killed func()) (oomWatch, error)
 	killAll(ctx context.Context, dir string) error
+	thawAll(dir string) error
 	killShared(ctx context.Context, s sharing) (shared bool, err error)
 }
 
@@ -155,6 +156,8 @@ func (k kernel) killShared(ctx context.Context, s sharing) (bool, error) {
 	_, err = k.owner.KillOwn(ctx, s.group.KillDir(), b)
 	return true, err
 }
+
+func (k kernel) thawAll(dir string) error { return k.owner.Thaw(dir) }
 
 func (k kernel) newRuntime(c oci.Config) (ociRuntime, error) {
 	c.Owner = k.owner
