@@ -13,8 +13,8 @@ const canVfork = true
 // (go.dev/issue/67401). A Go without them fails to link this package; the build
 // tag lark_plainfork then leaves them out.
 
-//go:linkname entersyscall runtime.entersyscall
-func entersyscall()
+//go:linkname entersyscallblock runtime.entersyscallblock
+func entersyscallblock()
 
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
@@ -42,9 +42,9 @@ func rawVfork(flags uintptr, pidfd unsafe.Pointer) (pid, errno uintptr)
 func runSteps(first *step, n uintptr, r *report)
 
 // vfork forks, and returns when the child has executed its program or has
-// exited. In between the goroutine counts as being in a system call: its P is
-// given to others, and a collection reads its stack above this frame and does not
-// move it.
+// exited. In between the goroutine counts as being in a system call that blocks:
+// its P is given to others at once, and a collection reads its stack above this
+// frame and does not move it.
 //
 // The order matters. exitsyscall may wait for a P, which is forbidden between
 // beforeFork and afterFork. No signal is handled in between: the child runs on
@@ -54,7 +54,7 @@ func runSteps(first *step, n uintptr, r *report)
 //go:noinline
 //go:norace
 func vfork(s *script) (pid, errno uintptr) {
-	entersyscall()
+	entersyscallblock()
 	beforeFork()
 	pid, errno = vforkChild(s)
 	afterFork()

@@ -125,7 +125,7 @@ var plantedFaults = []planted.Fault{
 
 	// The fork.
 	{Name: "fork-keeps-its-p", File: "fork_vfork.go", Test: "TestF11HeldExecve",
-		Old: "	entersyscall()\n	beforeFork()\n	pid, errno = vforkChild(s)\n	afterFork()\n	exitsyscall()",
+		Old: "	entersyscallblock()\n	beforeFork()\n	pid, errno = vforkChild(s)\n	afterFork()\n	exitsyscall()",
 		New: "	beforeFork()\n	pid, errno = vforkChild(s)\n	afterFork()"},
 	{Name: "fork-keeps-descriptors", File: "fork_linux.go", Test: "TestF11HeldExecve",
 		Old: "	s.do(unix.SYS_CLOSE_RANGE, uintptr(len(fds)), maxDescriptor, 0, 0)",
