@@ -100,7 +100,7 @@ func TestRow08UnknownFieldsAndMethods(t *testing.T) {
 func TestUnsendableErrors(t *testing.T) {
 	_, _, path, _ := serveQuick(t)
 	c := dialQuick(t, path)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for _, kind := range []string{"not UTF-8", "long"} {
 		err := c.Call(ctx, taskapi.V2, "Pause", &task.PauseRequest{ID: kind}, &emptypb.Empty{})
@@ -316,7 +316,7 @@ func TestRow64FloodOfStarts(t *testing.T) {
 	}()
 	var c frameCounter
 	var answers uint64
-	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	count := func(want uint64) {
