@@ -74,6 +74,7 @@ func (f fault) arm(d *daemon) {
 func everyCall(t *testing.T, role string, least map[unix.Errno]int, life func(*testing.T, fault) nth.Report) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each process takes a second to exit under -race
 	s := nth.Supervise(t)
+	s.Most = 3
 	// Of every process there is, and of every hierarchy of cgroups.
 	s.Alike = regexp.MustCompile("^[a-z0-9]+ (?P<each>/proc/[0-9]+/task/[0-9]+|/proc/[0-9]+|/sys/fs/cgroup/[a-z_,]+)(/|$)")
 	lives := 0
@@ -93,14 +94,18 @@ func everyCall(t *testing.T, role string, least map[unix.Errno]int, life func(*t
 // others one that says what it was.
 func (f fault) told(t *testing.T, r nth.Report, said string) {
 	t.Helper()
-	if r.Faults == 0 || f.Errno == unix.EINTR || !strings.Contains(said, f.Errno.Error()) {
+	tells := strings.Contains(said, f.Errno.Error())
+	if nth.IsWorld(f.Errno) {
+		tells = said != "" // each call has its own
+	}
+	if r.Faults == 0 || f.Errno == unix.EINTR || !tells {
 		t.Errorf("%d faults, %s of %s: told was %q", r.Faults, nth.Name(f.Errno), r.Failed, said)
 	}
 }
 
 // The whole answer and a shim, or an error and nothing.
 func TestRow46to48FailTheNthCallOfStart(t *testing.T) {
-	least := map[unix.Errno]int{unix.EMFILE: 7, unix.ENOSPC: 5, unix.EAGAIN: 1, unix.EIO: 20, unix.EINTR: 15}
+	least := map[unix.Errno]int{unix.EMFILE: 7, unix.ENOSPC: 5, unix.EAGAIN: 1, unix.EIO: 20, unix.EINTR: 15, nth.World: 12}
 	everyCall(t, "start", least, func(t *testing.T, f fault) nth.Report {
 		d := newDaemon(t)
 		c := d.container("c1")
@@ -150,7 +155,7 @@ type size struct{ descriptors, goroutines int }
 // It serves, or it dies and says why; calls that it takes are answered, its end is orderly
 // and in the end nothing is left open or running of what has failed.
 func TestRow46to48FailTheNthCallOfServe(t *testing.T) {
-	least := map[unix.Errno]int{unix.EMFILE: 9, unix.EIO: 7, unix.EINTR: 15} // it writes no file, and forks nothing
+	least := map[unix.Errno]int{unix.EMFILE: 9, unix.EIO: 7, unix.EINTR: 15, nth.World: 10} // it writes no file, and forks nothing
 	var usual size
 	everyCall(t, "serve", least, func(t *testing.T, f fault) nth.Report {
 		d := newDaemon(t)
@@ -177,7 +182,8 @@ func TestRow46to48FailTheNthCallOfServe(t *testing.T) {
 		}
 		r := f.s.Disarm()
 		d.env = nil
-		if _, err := os.Lstat(path); err == nil || pid == 0 {
+		// A socket that was not there when it was looked for is left without a word.
+		if _, err := os.Lstat(path); err == nil && !nth.IsWorld(f.Errno) || pid == 0 {
 			f.told(t, r, logged(log)) // a socket that is left the next start replaces
 		}
 		c.start(c.params())
@@ -256,7 +262,7 @@ func logged(log *os.File) string {
 
 // What delete leaves, it tells; and the next one finds it.
 func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
-	least := map[unix.Errno]int{unix.EMFILE: 45, unix.ENOSPC: 3, unix.EAGAIN: 2, unix.EIO: 110, unix.EINTR: 100}
+	least := map[unix.Errno]int{unix.EMFILE: 35, unix.ENOSPC: 3, unix.EAGAIN: 2, unix.EIO: 80, unix.EINTR: 70, nth.World: 40}
 	everyCall(t, "delete", least, func(t *testing.T, f fault) nth.Report {
 		d := newDaemon(t)
 		w := newWreck(t, d)
@@ -270,7 +276,7 @@ func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
 			f.told(t, r, said)
 		case said != "":
 			f.told(t, r, said)
-		case len(left) > 0:
+		case len(left) > 0 && !nth.IsWorld(f.Errno): // else it was not there when it was looked for
 			t.Errorf("%s of %s: left without a word: %q", nth.Name(f.Errno), r.Failed, left)
 		}
 		want := uint32(4242)

@@ -30,6 +30,9 @@ type rooms struct {
 	ns     bundle.Namespace
 	id     bundle.ContainerID
 	log    *slog.Logger
+	// host and spec are read with the first look for the cgroup.
+	host *cgroup.Host
+	spec *bundle.Spec
 	// unable: the runtime could not be asked, or did not end in its time.
 	unable bool
 }
@@ -73,9 +76,8 @@ func (r *rooms) spareOthers(ctx context.Context, o *options.Options) error {
 	if err != nil || !shared {
 		return err
 	}
-	spec, err := r.bundle.ReadSpec()
-	if err != nil || spec.PIDNamespace.New {
-		return err
+	if r.spec.PIDNamespace.New {
+		return nil
 	}
 	return errno.Classed("the runtime is not asked to delete a container that shares its pid namespace and its cgroup",
 		errdefs.ErrFailedPrecondition, errors.New("it would kill the other containers in cgroup "+group.String()))
@@ -153,15 +155,18 @@ func (r *rooms) killGroup(ctx context.Context, o *options.Options) error {
 // group is the container's cgroup as its spec names it. errno.ErrMissing if there
 // is none.
 func (r *rooms) group(o *options.Options) (cgroup.Group, error) {
-	host, err := cgroup.NewHost()
-	if err != nil {
-		return cgroup.Group{}, err
+	if r.host == nil {
+		host, err := cgroup.NewHost()
+		if err != nil {
+			return cgroup.Group{}, err
+		}
+		spec, err := r.bundle.ReadSpec()
+		if err != nil {
+			return cgroup.Group{}, err
+		}
+		r.host, r.spec = host, spec
 	}
-	spec, err := r.bundle.ReadSpec()
-	if err != nil {
-		return cgroup.Group{}, err
-	}
-	return host.FromSpec(spec.CgroupsPath, r.id.String(), o.GetSystemdCgroup())
+	return r.host.FromSpec(r.spec.CgroupsPath, r.id.String(), o.GetSystemdCgroup())
 }
 
 // killShared kills what is the container's in a cgroup that is another's too.

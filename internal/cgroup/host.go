@@ -57,7 +57,7 @@ func hostAt(sys *system, proc, root, hugepages string) (*Host, error) {
 	h := &Host{sys: sys, proc: proc, v1: make(map[string]mount)}
 	table, err := sys.readFile(path.Join(proc, "self/mountinfo"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the mount table: %w", classed(err))
+		return nil, errno.Unexpected("reading the mount table", err)
 	}
 	for line := range bytes.Lines(table) {
 		h.addMount(string(line))

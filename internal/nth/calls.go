@@ -82,7 +82,7 @@ func find(nr uint32) (call, bool) {
 // fits says whether the call, with these arguments, can end with the errno. on is what its
 // descriptor is, as /proc has it.
 func (c call) fits(errno unix.Errno, args [6]uint64, on string) bool {
-	if !slices.Contains(c.errnos, errno) {
+	if !slices.Contains(c.errnos, errno) && !c.ofWorld(errno, on) {
 		return false
 	}
 	switch c.nr {

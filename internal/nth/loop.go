@@ -3,6 +3,7 @@ package nth
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -16,7 +17,7 @@ type Fault struct {
 	Errno    unix.Errno
 }
 
-func (f Fault) String() string { return fmt.Sprintf("%s at call %d", unix.ErrnoName(f.Errno), f.N) }
+func (f Fault) String() string { return fmt.Sprintf("%s at call %d", Name(f.Errno), f.N) }
 
 // All lives one life for each fault there can be, in a subtest for each errno, until there
 // is no N-th call: least is how many there are at least. life returns how many calls have
@@ -25,7 +26,7 @@ func (f Fault) String() string { return fmt.Sprintf("%s at call %d", unix.ErrnoN
 // EINTR is to be noticed by nobody, so that no life ends with the first of it: one does for
 // all the calls that are so far apart.
 func All(t *testing.T, apart int, least map[unix.Errno]int, life func(*testing.T, Fault) (faults int, told error)) {
-	for _, errno := range Errnos {
+	for _, errno := range slices.Concat(Errnos, Worlds()) {
 		t.Run(Name(errno), func(t *testing.T) {
 			points, told := 0, 0
 			count := func(f Fault) bool {
@@ -59,14 +60,18 @@ func ofWhich(told int) string {
 	return fmt.Sprintf(", of which %d were told", told)
 }
 
-// Judge holds what was told against what has happened: its class is that of the errno, and
-// of EINTR nothing may be told.
+// Judge holds what was told against what has happened: its class is that of the errno, of
+// EINTR nothing may be told, and of the world everything but NotFound: that orders a client
+// to forget what lives (F01, FAULTS.md).
 func (f Fault) Judge(t *testing.T, r Report, told error) {
 	t.Helper()
 	class := map[unix.Errno]func(error) bool{
 		emfile: errdefs.IsResourceExhausted, enospc: errdefs.IsResourceExhausted, eagain: errdefs.IsResourceExhausted,
 		eio: errdefs.IsInternal, eintr: func(error) bool { return false },
 	}[f.Errno]
+	if IsWorld(f.Errno) {
+		class = func(err error) bool { return !errdefs.IsNotFound(err) }
+	}
 	if r.Faults == 0 {
 		t.Errorf("%v: nothing failed, and told was %v", f, told)
 	} else if !class(told) {

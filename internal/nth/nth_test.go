@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -212,5 +214,47 @@ func TestHits(t *testing.T) {
 		if got.String() != c.want {
 			t.Errorf("%+v: %s, want %s", c.f, &got, c.want)
 		}
+	}
+}
+
+// What World stands for turns from call to call, and is what the call can end with.
+func TestWorldTurns(t *testing.T) {
+	open, _ := find(unix.SYS_OPENAT)
+	read, _ := find(unix.SYS_READ)
+	seen := map[unix.Errno]bool{}
+	for n := range 10 {
+		seen[Fault{N: n, Errno: World}.answer(open, n)] = true
+	}
+	for _, errno := range worldly {
+		if !seen[errno] {
+			t.Errorf("openat is never answered with %s", Name(errno))
+		}
+	}
+	for on, want := range map[string]bool{"/proc/1/stat": true, "/sys/fs/cgroup/x/cgroup.procs": true, "/etc/passwd": false, "pipe:[7]": false} {
+		if got := read.fits(World, [6]uint64{}, on); got != want {
+			t.Errorf("a read of %s can end with an error of the world: %v", on, got)
+		}
+	}
+	if read.fits(unix.ENOENT, [6]uint64{}, "/proc/1/stat") || !open.fits(unix.ENOENT, [6]uint64{}, "") {
+		t.Error("a read can end with ENOENT, or an open cannot")
+	}
+	if got := (Fault{N: 3, Errno: unix.EIO}).answer(open, 3); got != unix.EIO {
+		t.Errorf("EIO is answered as %v", got)
+	}
+}
+
+// Of calls that are made alike of many things the first counts, for each time that the
+// things are gone through, and of one that is repeated so many as are asked for.
+func TestAlikeCountOnce(t *testing.T) {
+	s := &Supervisor{Alike: regexp.MustCompile("^[a-z]+ (?P<each>/proc/[0-9]+)/"), Most: 2, alike: map[string]int{}}
+	var counted []string
+	for _, about := range []string{"open /proc/1/stat", "open /proc/2/stat", "read /proc/2/stat", "open /proc/1/cwd", "open /proc/2/stat", "open /proc/1/stat", "open /proc/1/stat", "open /x", "open /x", "open /x"} {
+		if s.first(about) {
+			counted = append(counted, about)
+		}
+	}
+	want := []string{"open /proc/1/stat", "read /proc/2/stat", "open /proc/1/cwd", "open /proc/2/stat", "open /x", "open /x"}
+	if !slices.Equal(counted, want) {
+		t.Errorf("counted %q, want %q", counted, want)
 	}
 }

@@ -19,7 +19,12 @@ import (
 const patience = time.Minute
 
 // Name is how a subtest is called that tries one errno.
-func Name(errno unix.Errno) string { return unix.ErrnoName(errno) }
+func Name(errno unix.Errno) string {
+	if errno == World {
+		return "WORLD"
+	}
+	return unix.ErrnoName(errno)
+}
 
 // Rerun runs the calling test once more, as a process under supervision: there [Join] does
 // not return nil, and of the subtests those run that are called as these errnos. Several

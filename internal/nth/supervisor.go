@@ -38,6 +38,9 @@ type Supervisor struct {
 	// many differ in, from the start of the path on: of calls that differ in nothing else
 	// only the first counts. It is set before anybody joins.
 	Alike *regexp.Regexp
+	// Most is how often a call counts that is made again and again, by name and path; 0
+	// for always. It needs Alike.
+	Most int
 
 	mu       sync.Mutex
 	order    Fault
@@ -248,7 +251,8 @@ func (s *Supervisor) decide(listener, pid int) error {
 	defer s.mu.Unlock()
 	v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 	about, counts := "", false
-	if c, ok := find(n.nr); ok && s.order.N > 0 && isThread(pid, &n) {
+	c, ok := find(n.nr)
+	if ok && s.order.N > 0 && isThread(pid, &n) {
 		var on string
 		if c.fd != none {
 			on, _ = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int32(n.args[c.fd])))
@@ -258,7 +262,11 @@ func (s *Supervisor) decide(listener, pid int) error {
 	}
 	fails := counts && s.order.hits(s.report.Calls+1)
 	if fails {
-		v.flags, v.errno = 0, -int32(s.order.Errno)
+		errno := s.order.answer(c, s.order.N)
+		v.flags, v.errno = 0, -int32(errno)
+		if IsWorld(errno) {
+			about = Name(errno) + " of " + about
+		}
 	}
 	err = control(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&v))
 	if errors.Is(err, unix.ENOENT) {
@@ -299,12 +307,15 @@ func (s *Supervisor) first(about string) bool {
 	if s.Alike == nil {
 		return true
 	}
+	s.alike[about]++
+	if s.Most > 0 && s.alike[about] > s.Most {
+		return false
+	}
 	m := s.Alike.FindStringSubmatchIndex(about)
 	if m == nil {
 		return true
 	}
 	each := 2 * s.Alike.SubexpIndex("each")
-	s.alike[about]++
 	kind := fmt.Sprintf("%s*%s %d", about[:m[each]], about[m[each+1]:], s.alike[about])
 	s.alike[kind]++
 	return s.alike[kind] == 1

@@ -85,13 +85,12 @@ func (m *Mounter) Mount(bundle string, mounts []*types.Mount) (string, error) {
 }
 
 // Unmount unmounts everything at and below <bundle>/rootfs, and the leftovers of a Mount that was killed half-way. It
-// may be called again, and when nothing is mounted or the bundle is gone: nil. What is in use is detached after a while,
-// to vanish with its last user. The directory stays: it is the daemon's.
+// may be called again, and when nothing is mounted: nil. What is in use is detached after a while, to vanish with its last
+// user. The directory stays: it is the daemon's.
+//
+// A bundle that is not there is errno.ErrMissing: it may be elsewhere, with the mount in it, for a while.
 func (m *Mounter) Unmount(bundle string) error {
 	b, err := m.sys.openBundle(bundle)
-	if errno.IsMissing(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -113,8 +113,23 @@ func TestMountAndUnmount(t *testing.T) {
 	if st.Mode().Perm() != 0o711 {
 		t.Errorf("rootfs has mode %v", st.Mode())
 	}
-	must(t, os.RemoveAll(b))
+}
+
+// F01: a bundle that is elsewhere has its mount with it; nothing says that there is none.
+func TestF01UnmountOfABundleElsewhere(t *testing.T) {
+	b := bundleDir(t)
+	m := New(nil)
+	_, err := m.Mount(b, []*types.Mount{tmpfs("")})
+	must(t, err)
+	must(t, os.Rename(b, b+".away"))
+	if err := m.Unmount(b); !errno.IsMissing(err) || errdefs.IsNotFound(err) {
+		t.Errorf("%v, want that it is missing", err)
+	}
+	must(t, os.Rename(b+".away", b))
 	must(t, m.Unmount(b))
+	if left := mountsBelow(t, b); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
 }
 
 func TestNoMountsTouchNothing(t *testing.T) {

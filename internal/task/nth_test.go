@@ -27,7 +27,7 @@ import (
 )
 
 // leastPoints is how many calls of each kind a container's life makes at least.
-var leastPoints = map[unix.Errno]int{unix.EMFILE: 45, unix.ENOSPC: 10, unix.EAGAIN: 4, unix.EIO: 90, unix.EINTR: 100}
+var leastPoints = map[unix.Errno]int{unix.EMFILE: 45, unix.ENOSPC: 10, unix.EAGAIN: 4, unix.EIO: 90, unix.EINTR: 100, nth.World: 70}
 
 // interrupted is how far apart the calls are that are interrupted in one life. It is odd, so
 // that it does not always meet the same of two that alternate.
@@ -39,7 +39,8 @@ func TestRow46to48FailTheNthCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w == nil {
-		nth.Rerun(t, runOwned, []unix.Errno{unix.EIO}, []unix.Errno{unix.EMFILE, unix.ENOSPC, unix.EAGAIN, unix.EINTR})
+		nth.Rerun(t, runOwned, []unix.Errno{unix.EIO, unix.EINTR},
+			[]unix.Errno{unix.EMFILE, unix.ENOSPC, unix.EAGAIN}, nth.Worlds())
 		return
 	}
 	l := newLives(t, w)
@@ -109,6 +110,7 @@ func (l *lives) one(t *testing.T, f nth.Fault) (faults int, told error) {
 	r, told := l.w.Armed(t, f, b.live)
 	at := fmt.Sprintf("%v, %s", f, r.Failed)
 	if told != nil {
+		l.refused(at, b, told)
 		b.bury(at, t)
 	}
 	if f.Errno == unix.EINTR && strings.Contains(l.log.String(), f.Errno.Error()) {
@@ -120,6 +122,30 @@ func (l *lives) one(t *testing.T, f nth.Fault) (faults int, told error) {
 	}
 	l.log.clear()
 	return r.Faults, told
+}
+
+// refused says that the call that was told to have failed has done nothing.
+func (l *lives) refused(at string, b *box, told error) {
+	l.t.Helper()
+	_, err := b.find2()
+	init, exec := l.count(b.id, ""), l.count(b.id, "e")
+	call, rest, _ := strings.Cut(told.Error(), ": ")
+	done := false
+	switch call {
+	case "create":
+		done = err == nil || len(init) > 0
+	case "start":
+		done = err != nil || init[order.Started] > 0
+	case "exec":
+		done = err != nil || strings.HasPrefix(rest, "start: ") && exec[order.Started] > 0
+	case "kill":
+		done = err != nil || init[order.Exited] > 0
+	case "delete":
+		done = err != nil || init[order.Deleted] > 0
+	}
+	if done {
+		l.t.Errorf("%s: was refused and has happened: %v; state %v, events %v, %v", at, told, err, init, exec)
+	}
 }
 
 // live is the whole of a life; the first error ends it.
