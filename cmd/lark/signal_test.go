@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -22,8 +24,29 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(runAll(m))
 }
+
+func runAll(m *testing.M) int {
+	var err error
+	if shimDir, err = os.MkdirTemp("", "lark-shim-"); err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(shimDir)
+	return m.Run()
+}
+
+var shimDir string
+
+// shim builds lark's shim, as the tests of its command do.
+var shim = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(shimDir, "containerd-shim-lark-v2")
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, "../containerd-shim-lark-v2").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, nil
+})
 
 // larkRun is `lark run` in a process of its own, with its temporary files in dir.
 type larkRun struct {
@@ -34,21 +57,15 @@ type larkRun struct {
 	stderr bytes.Buffer
 }
 
-// newRun prepares `lark run` with the machine's runc and a shim: lark's own where it is
-// built, else containerd's.
+// newRun prepares `lark run` with the machine's runc.
 func newRun(t *testing.T, args ...string) *larkRun {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test needs to be root")
 	}
-	shim, err := filepath.Abs("../../bin/containerd-shim-lark-v2")
-	if err == nil {
-		_, err = os.Stat(shim)
-	}
+	shim, err := shim()
 	if err != nil {
-		if shim, err = exec.LookPath("containerd-shim-runc-v2"); err != nil {
-			t.Fatal("there is neither lark's own shim in bin (make builds it) nor containerd's in PATH")
-		}
+		t.Fatal(err)
 	}
 	self, err := os.Executable()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/larkshim/lark/e2e/daemon"
 )
 
-// F03: two containers share a cgroup; the shim of one is killed. What containerd
-// then clears away is that container's and not the other's.
+// F03: two containers share a cgroup; the shim of one is killed. Then
+// containerd clears that container away, and the other lives.
 func TestF03OneCgroupForTwo(t *testing.T) {
 	under(t, func(s *stage) {
 		share := func(spec *specs.Spec) { spec.Linux.CgroupsPath = "/" + s.d.Tag() + "/" + s.id("both") }

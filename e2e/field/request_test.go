@@ -69,7 +69,7 @@ func TestF02ExecSpecOfSixMegabytes(t *testing.T) {
 	})
 }
 
-// F20: who waits for an exec that is deleted before it ran is told that it is gone.
+// F20: a Wait for an exec that is deleted before it ran answers NotFound.
 func TestF20WaitForAnExecThatNeverRan(t *testing.T) {
 	under(t, func(s *stage) {
 		s.sleeper("a")

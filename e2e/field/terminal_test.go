@@ -76,8 +76,8 @@ func TestF09ResizeBeforeStart(t *testing.T) {
 	})
 }
 
-// F10: terminals work when what XDG_RUNTIME_DIR and TMPDIR named at the shim's
-// start is gone.
+// F10: terminals work when the directories that XDG_RUNTIME_DIR and TMPDIR name
+// are gone.
 func TestF10RuntimeDirIsGone(t *testing.T) {
 	under(t, func(s *stage) {
 		s.sleeper("a")
