@@ -6,11 +6,13 @@ package storm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -27,6 +29,17 @@ type job struct {
 	s    *storm
 	id   string
 	rand *rand.Rand
+	// init is the pid of the container's init, 0 until it is made.
+	init atomic.Uint32
+	// mute: answers are not told to the checker, which takes those of one life of an id.
+	mute bool
+}
+
+// answered tells the checker of an answer.
+func (j *job) answered(a order.Answer) {
+	if !j.mute {
+		j.s.check.Answered(a)
+	}
 }
 
 // name is the process in words.
@@ -77,8 +90,9 @@ func (j *job) tryCreate(ctx context.Context, o daemon.SpecOpts, io daemon.Stdio,
 		pid, err = j.s.c.CreateTask(ctx, j.id, daemon.BindRootfs(j.s.rootfs), io)
 		return err
 	})
+	j.init.Store(pid)
 	if definite {
-		j.s.check.Answered(order.Answer{Call: order.CallCreate, Container: j.id, Failed: !ok, Pid: pid})
+		j.answered(order.Answer{Call: order.CallCreate, Container: j.id, Failed: !ok, Pid: pid})
 	}
 	return ok
 }
@@ -91,7 +105,7 @@ func (j *job) start(ctx context.Context, exec string, may bool) bool {
 		return err
 	})
 	if definite {
-		j.s.check.Answered(order.Answer{Call: order.CallStart, Container: j.id, Exec: exec, Failed: !ok, Pid: pid})
+		j.answered(order.Answer{Call: order.CallStart, Container: j.id, Exec: exec, Failed: !ok, Pid: pid})
 	}
 	return ok
 }
@@ -102,7 +116,7 @@ func (j *job) exec(ctx context.Context, exec string, may bool, p *specs.Process)
 		return j.s.c.Exec(ctx, j.id, exec, p, daemon.Stdio{})
 	})
 	if definite {
-		j.s.check.Answered(order.Answer{Call: order.CallExec, Container: j.id, Exec: exec, Failed: !ok})
+		j.answered(order.Answer{Call: order.CallExec, Container: j.id, Exec: exec, Failed: !ok})
 	}
 	return ok
 }
@@ -118,7 +132,7 @@ func (j *job) wait(ctx context.Context, exec string, status int) bool {
 		return err
 	})
 	if ok {
-		j.s.check.Answered(order.Answer{Call: order.CallWait, Container: j.id, Exec: exec, Status: e.Status, At: e.At})
+		j.answered(order.Answer{Call: order.CallWait, Container: j.id, Exec: exec, Status: e.Status, At: e.At})
 		if status != anyStatus && e.Status != uint32(status) {
 			j.s.problem("wait for %s answered status %d, it was %d", j.name(exec), e.Status, status)
 		}
@@ -129,7 +143,9 @@ func (j *job) wait(ctx context.Context, exec string, status int) bool {
 // kill sends SIGKILL.
 func (j *job) kill(ctx context.Context, exec string, may bool) bool {
 	ok, _ := j.call(ctx, "kill of "+j.name(exec), may, func(ctx context.Context) error {
-		return j.s.c.Kill(ctx, j.id, exec, uint32(unix.SIGKILL), false)
+		err := j.s.c.Kill(ctx, j.id, exec, uint32(unix.SIGKILL), false)
+		j.mayForget("kill", exec, err)
+		return err
 	})
 	return ok
 }
@@ -140,12 +156,29 @@ func (j *job) delete(ctx context.Context, exec string, started bool) bool {
 	var e daemon.Exit
 	ok, definite := j.call(ctx, "delete of "+j.name(exec), false, func(ctx context.Context) (err error) {
 		e, err = j.s.c.Delete(ctx, j.id, exec)
+		j.mayForget("delete", exec, err)
 		return err
 	})
 	if definite && (started || exec == "") {
-		j.s.check.Answered(order.Answer{Call: order.CallDelete, Container: j.id, Exec: exec, Failed: !ok, Pid: e.Pid, Status: e.Status, At: e.At})
+		j.answered(order.Answer{Call: order.CallDelete, Container: j.id, Exec: exec, Failed: !ok, Pid: e.Pid, Status: e.Status, At: e.At})
 	}
 	return ok
+}
+
+// mayForget notes an answer that says of a living init that it is not there: a client
+// forgets the container then (F01, FAULTS.md).
+func (j *job) mayForget(call, exec string, err error) {
+	pid := j.init.Load()
+	if exec != "" || pid == 0 || !errdefs.IsNotFound(err) {
+		return
+	}
+	groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	stat, statErr := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(stat), ") ")
+	// The number may be another's by now; the cgroup is not.
+	if statErr == nil && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X") && strings.Contains(string(groups), "/"+j.id) {
+		j.s.problem("%s of %s answered NotFound, and its init, %d, lives: %v", call, j.id, pid, err)
+	}
 }
 
 // end waits for init, deletes the task at once, and the record.

@@ -50,6 +50,7 @@ var scenarios = []scenario{
 	{"refused", 1, refused},
 	{"pod", 3, pod},
 	{"steady", 1, steady},
+	{"again", 1, again},
 }
 
 var forever = []string{"sleep", "1000"}
@@ -147,6 +148,23 @@ func createdKilled(ctx context.Context, j *job) {
 	if j.create(ctx, daemon.SpecOpts{Args: forever, HostPID: j.rand.IntN(2) == 0}, daemon.Stdio{}) {
 		killed(ctx, j)
 	}
+}
+
+// again: after its delete an id can be used again, whatever its container was doing.
+func again(ctx context.Context, j *job) {
+	first := &job{s: j.s, id: j.id, rand: j.rand, mute: true}
+	o := daemon.SpecOpts{Args: forever, HostPID: j.rand.IntN(2) == 0}
+	if !first.create(ctx, o, daemon.Stdio{}) {
+		return
+	}
+	if j.rand.IntN(2) == 0 {
+		first.start(ctx, "", false)
+		first.pause(ctx, raceWindow)
+		first.kill(ctx, "", false)
+		first.wait(ctx, "", 137)
+	}
+	first.deleteAll(ctx)
+	early(ctx, j, daemon.SpecOpts{Args: []string{"true"}}, 0)
 }
 
 // createdDeleted: created, deleted, never started (W3). Delete has to end init.
