@@ -122,6 +122,17 @@ func New(c Config) (*Runtime, error) {
 // Binary returns the absolute path of the runtime.
 func (r *Runtime) Binary() string { return r.binary }
 
+// KillIsSignal reports whether the runtime's kill, without --all, does no more than
+// signal init and thaw the container's cgroup: so do runc, crun and youki. It goes
+// by the program's name, since to ask the program would cost what is to be saved.
+func (r *Runtime) KillIsSignal() bool {
+	switch filepath.Base(r.binary) {
+	case "runc", "crun", "youki":
+		return true
+	}
+	return false
+}
+
 // argv is a whole command line. --root stands first and --log second, where
 // wrappers look for them.
 func (r *Runtime) argv(logPath string, args []string) []string {

@@ -134,7 +134,8 @@ func TestF11HeldKillOfInit(t *testing.T) {
 	}
 }
 
-// copyOfRunc is a runc that this test alone executes.
+// copyOfRunc is a runc that this test alone executes, by a name of which it is not
+// known that its kill is a signal.
 func copyOfRunc(t *testing.T) string {
 	t.Helper()
 	from, err := exec.LookPath("runc")
@@ -145,7 +146,7 @@ func copyOfRunc(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "runc")
+	path := filepath.Join(t.TempDir(), "copy-of-runc")
 	syscall.ForkLock.RLock() // a child that has it open for writing would be in the way
 	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, text, 0o700); err != nil {

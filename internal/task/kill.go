@@ -28,7 +28,8 @@ func now() time.Time { return time.Now() }
 
 func isGone(err error) bool { return errors.Is(err, os.ErrProcessDone) }
 
-// Kill sends a signal: to init through the runtime, to an exec through its pidfd.
+// Kill sends a signal: to init through the runtime, unless it is a SIGKILL that
+// needs none, to an exec through its pidfd.
 // NotFound if the process has exited, FailedPrecondition if it is not started.
 func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
 	if r.Signal < 1 || r.Signal > maxSignal {
@@ -46,11 +47,30 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	if p != c.init {
 		return &emptypb.Empty{}, c.signal(p, sig)
 	}
+	if sig == sigkill && c.killDirectly() {
+		return &emptypb.Empty{}, nil
+	}
 	err = c.call(context.WithoutCancel(ctx), func(ctx context.Context) error { return c.killByRuntime(ctx, sig, r.All) })
 	if errors.Is(err, errBeingDeleted) {
 		err = notFound("process already finished")
 	}
 	return &emptypb.Empty{}, err
+}
+
+// killDirectly kills an init with which all of its pid namespace dies, and thaws
+// the container's cgroups for that: what runc, crun and youki do, without the start
+// of a program. False if that is not certain, or did not go well: then the runtime
+// is asked.
+func (c *container) killDirectly() bool {
+	dir := c.cgroup().KillDir()
+	if dir == "" || c.pidns.Shared() || !c.runtime.KillIsSignal() || c.signal(c.init, sigkill) != nil {
+		return false
+	}
+	err := c.service.reserve.during(func() error { return c.service.rooms.thawAll(dir) })
+	if err != nil {
+		c.log.Warn("the cgroups of a killed container cannot be thawed", "error", err)
+	}
+	return err == nil
 }
 
 // signal sends sig through the process's pidfd.

@@ -29,6 +29,7 @@ type child interface {
 // ociRuntime is an *oci.Runtime, whose methods have the documentation.
 type ociRuntime interface {
 	Known(id string) bool
+	KillIsSignal() bool
 	Sharers(id string, pids []int) []oci.Init
 	Clear(ctx context.Context, id string) error
 	Create(ctx context.Context, id string, c oci.CreateCall) (child, error)

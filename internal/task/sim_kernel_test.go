@@ -326,6 +326,8 @@ func (r *simRuntime) Known(id string) bool {
 	return r.k.boxes[id] != nil
 }
 
+func (r *simRuntime) KillIsSignal() bool { return false }
+
 func (r *simRuntime) Clear(ctx context.Context, id string) error {
 	out := r.k.ask("clear "+id, "ok", "fails", "panics")
 	r.k.mu.Lock()
