@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Belongings tell the processes of one container from those of others in the same
-// cgroup: by descent, since a process has no other mark that it keeps.
+// Belongings tell the processes of one container from those of others in the
+// same cgroup: by descent, since a process has no other mark that it keeps.
 type Belongings struct {
 	// Init is the container's init and Start its start time, field 22 of
 	// proc_pid_stat(5). Init is 0 if it is dead. Both have to be right.
@@ -26,13 +26,13 @@ type Belongings struct {
 }
 
 // KillOwn kills those processes in a cgroup, and in those below it, that are
-// init, descend from it, or were adopted from it. It returns when they are dead,
-// and how many of the rest belong, as far as can be seen, to no other container
-// either: these are left alone.
+// init, descend from it, or were adopted from it. It returns when they are
+// dead, and how many of the rest belong, as far as can be seen, to no other
+// container either: these are left alone.
 //
 // A process counts as a descendant only if it is no older than its ancestor: a
-// number that was given away proves no descent. Frozen processes are not thawed,
-// since a cgroup thaws as a whole.
+// number that was given away proves no descent. Frozen processes are not
+// thawed, since a cgroup thaws as a whole.
 func (o *Owner) KillOwn(ctx context.Context, cgroup string, b Belongings) (strangers int, err error) {
 	for pause := killAllPauseMin; ; pause = min(2*pause, killAllPauseMax) {
 		killed, err := o.killOwnOnce(ctx, cgroup, b)
@@ -48,8 +48,8 @@ func (o *Owner) KillOwn(ctx context.Context, cgroup string, b Belongings) (stran
 	}
 }
 
-// killOwnOnce stops all of the container's processes before it kills the first: a
-// child whose parent has died descends from init no more, and what is stopped
+// killOwnOnce stops all of the container's processes before it kills the first:
+// a child whose parent has died descends from init no more, and what is stopped
 // makes none. It returns how many there were.
 func (o *Owner) killOwnOnce(ctx context.Context, cgroup string, b Belongings) (int, error) {
 	held := make(map[int]int) // descriptors by pid
@@ -94,8 +94,8 @@ func (o *Owner) killOwnOnce(ctx context.Context, cgroup string, b Belongings) (i
 	return len(held), nil
 }
 
-// isExited reports whether the process behind a pidfd is dead: the pidfd is readable
-// then (pidfd_open(2)).
+// isExited reports whether the process behind a pidfd is dead: the pidfd is
+// readable then (pidfd_open(2)).
 func isExited(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
@@ -167,8 +167,8 @@ func (o *Owner) descends(pid int, from []int) bool {
 	return false
 }
 
-// StartOf is the start time of a process, field 22 of proc_pid_stat(5), which with
-// its number is its identity.
+// StartOf is the start time of a process, field 22 of proc_pid_stat(5), which
+// with its number is its identity.
 func (o *Owner) StartOf(pid int) (uint64, error) {
 	st, err := statOf(o.sys, pid)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// F03: of two trees in one cgroup one is killed, to the last process; the other stays,
-// and what belongs to neither is counted.
+// F03: of two trees in one cgroup one is killed, to the last process; the other
+// stays, and what belongs to neither is counted.
 func TestF03KillOwn(t *testing.T) {
 	o := owner(t, kernel{})
 	for _, controller := range []string{"pids", "v2"} {
@@ -42,7 +42,8 @@ func TestF03KillOwn(t *testing.T) {
 		if err != nil || len(left) != 2*treeSize {
 			t.Errorf("%s: left are %v, %v", controller, left, err)
 		}
-		// What this program has adopted counts as the container's if that is said.
+		// What this program has adopted counts as the container's if that is
+		// said.
 		strangers, err = o.KillOwn(ctx, dir, Belongings{Others: []int{other.Pid()}, Adopted: true})
 		if err != nil || strangers != 0 {
 			t.Errorf("%s: adopted: %d strangers, %v", controller, strangers, err)

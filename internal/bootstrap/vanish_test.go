@@ -1,6 +1,7 @@
 package bootstrap
 
-// F01: parts of the world are not there when delete runs, and there again for the next.
+// F01: parts of the world are not there when delete runs, and there again for
+// the next.
 
 import (
 	"path/filepath"
@@ -21,7 +22,8 @@ func TestF01DeleteWhereTheWorldVanishes(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		path func(w *wreck) string
-		// left is what the first delete may leave, as parts of paths; it says so.
+		// left is what the first delete may leave, as parts of paths; it says
+		// so.
 		left []string
 		// silent: all is done without it.
 		silent bool

@@ -1,6 +1,7 @@
 package crash
 
-// F01: the runtime's file is not there when `delete` runs, and there again for the next.
+// F01: the runtime's file is not there when `delete` runs, and there again for
+// the next.
 
 import (
 	"os"

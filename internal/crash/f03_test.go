@@ -1,6 +1,7 @@
 package crash
 
-// F03: two containers with one cgroupsPath, and the shim of one of them is killed.
+// F03: two containers with one cgroupsPath, and the shim of one of them is
+// killed.
 
 import (
 	"context"

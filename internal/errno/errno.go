@@ -1,5 +1,6 @@
 // Package errno is what packages that ask the kernel share: calls that a signal interrupts are
-// made again, and an error number has a class that a client of the task API can act upon.
+// made again, and an error number has a class that a client of the task API can act upon. [Error] carries
+// it, and can never carry NotFound, the class of a container that is not there.
 //
 // Package children does both by itself, because it depends on nothing of lark's.
 package errno

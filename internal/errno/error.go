@@ -37,8 +37,8 @@ func New(doing string, err error) error {
 }
 
 // Classed is New where the caller knows the class. The class of something that
-// is exhausted, or that is missing, and a class that the cause has already, come
-// before the given one. NotFound becomes FailedPrecondition.
+// is exhausted, or that is missing, and a class that the cause has already,
+// come before the given one. NotFound becomes FailedPrecondition.
 func Classed(doing string, class, err error) error {
 	if err == nil {
 		return nil
@@ -57,7 +57,8 @@ func Classed(doing string, class, err error) error {
 	return e
 }
 
-// Missing is the error of a look-up that found nothing, without an error number.
+// Missing is the error of a look-up that found nothing, without an error
+// number.
 func Missing(what string) error {
 	return &Error{doing: what, class: errdefs.ErrFailedPrecondition, missing: true}
 }

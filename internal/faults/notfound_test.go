@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// sayNotFound are the functions that may say NotFound of a task, container or exec, as
-// package and function: of an id that the shim does not have, and for a runtime that ran
-// and refused and whose state was looked for.
+// sayNotFound are the functions that may say NotFound of a task, container or
+// exec, as package and function: of an id that the shim does not have, and for
+// a runtime that ran and refused and whose state was looked for.
 var sayNotFound = []string{
 	"github.com/larkshim/lark/internal/task.notFound",
 	"github.com/larkshim/lark/internal/oci.absent",
@@ -26,13 +26,14 @@ var mayBeTold = []string{
 	"github.com/larkshim/lark/internal/errno.isClass",
 }
 
-// notOurs are packages of others that name the class: they define it, turn it into a
-// status code and back, and make none for an error that has none.
+// notOurs are packages of others that name the class: they define it, turn it
+// into a status code and back, and make none for an error that has none.
 var notOurs = []string{"github.com/containerd/errdefs", "google.golang.org/grpc/", "google.golang.org/genproto/", "github.com/containerd/ttrpc"}
 
-// TestF01OnlyTwoSayNotFound parses every package that the shim links, but for Go's own,
-// and finds each place that could make an error of the class NotFound: the class itself,
-// the status code, and methods by which errdefs recognises the class.
+// TestF01OnlyTwoSayNotFound parses every package that the shim links, but for
+// Go's own, and finds each place that could make an error of the class
+// NotFound: the class itself, the status code, and methods by which errdefs
+// recognises the class.
 func TestF01OnlyTwoSayNotFound(t *testing.T) {
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}} {{.Dir}} {{.GoFiles}}{{end}}",
 		"github.com/larkshim/lark/cmd/containerd-shim-lark-v2")

@@ -18,5 +18,8 @@
 // That a fault happened is certain: the kernel says whether its answer was delivered
 // (a call that a signal interrupts while it waits is asked about again, and counts once).
 //
+// A fault can also be one of the world ([World]): a file, a process or a device is not there.
+// LARK_NTH_WORLD=full tries each of its errors at each call.
+//
 // Linux 5.7 and root are needed, as for the other tests. The package is for tests alone.
 package nth

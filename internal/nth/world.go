@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// World stands for the errors by which a call says that the world is not as it was: a
-// file is not there any more, or no directory, or may not be opened, a process or a device
-// is gone. Each call gets one of those that it can end with, in turn.
+// World stands for the errors by which a call says that the world is not as it
+// was: a file is not there any more, or no directory, or may not be opened, a
+// process or a device is gone. Each call gets one of those that it can end
+// with, in turn.
 const World = unix.Errno(0xfff)
 
 // worldly are the errors that World stands for.
@@ -30,10 +31,10 @@ func Worlds() []unix.Errno {
 // IsWorld reports whether a fault is one of the world.
 func IsWorld(errno unix.Errno) bool { return errno == World || slices.Contains(worldly, errno) }
 
-// world has the errors of the world that a call can end with. A call that removes
-// something does not say here that it is gone: nothing could be done about what is left
-// then, and nothing would be told. clone(2) stands for the fork and what follows it in
-// the child, chdir(2) and execve(2).
+// world has the errors of the world that a call can end with. A call that
+// removes something does not say here that it is gone: nothing could be done
+// about what is left then, and nothing would be told. clone(2) stands for the
+// fork and what follows it in the child, chdir(2) and execve(2).
 var world = map[string][]unix.Errno{
 	"openat":            {unix.ENOENT, unix.EACCES, unix.ENOTDIR, unix.ENODEV, unix.ESRCH},
 	"open_tree":         {unix.ENOENT, unix.EACCES, unix.ENOTDIR},
@@ -53,8 +54,8 @@ var world = map[string][]unix.Errno{
 	"write":             {unix.ENODEV, unix.EACCES},
 }
 
-// ofWorld reports whether the call can end with an error of the world. on is what its
-// descriptor is.
+// ofWorld reports whether the call can end with an error of the world. on is
+// what its descriptor is.
 func (c call) ofWorld(errno unix.Errno, on string) bool {
 	switch c.nr {
 	case unix.SYS_READ, unix.SYS_WRITE:

@@ -11,7 +11,8 @@ import (
 // place identifies a directory while it exists. The zero place is none.
 type place struct{ dev, ino uint64 }
 
-// place is the runtime's directory as it is now, the zero place if there is none.
+// place is the runtime's directory as it is now, the zero place if there is
+// none.
 func (r *Runtime) place() (place, error) {
 	if r.root == "" {
 		return place{}, nil

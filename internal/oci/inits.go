@@ -1,7 +1,7 @@
 package oci
 
-// inits.go reads of a runtime's state who a container's init is. Each runtime has
-// a file of its own for that; all are JSON, and name the pid.
+// inits.go reads of a runtime's state who a container's init is. Each runtime
+// has a file of its own for that; all are JSON, and name the pid.
 
 import (
 	"encoding/json"
@@ -11,8 +11,8 @@ import (
 	"slices"
 )
 
-// Init is a container's init as its runtime has written it down. The process may
-// have died since.
+// Init is a container's init as its runtime has written it down. The process
+// may have died since.
 type Init struct {
 	Container string
 	Pid       int
@@ -21,19 +21,19 @@ type Init struct {
 	Start uint64
 }
 
-// stateFiles are the files that hold a container's state: of runc and youki, and
-// of crun.
+// stateFiles are the files that hold a container's state: of runc and youki,
+// and of crun.
 var stateFiles = []string{"state.json", "status"}
 
-// Reader returns a Runtime that can only look into a runtime's directory: it has
-// no binary, and its calls fail.
+// Reader returns a Runtime that can only look into a runtime's directory: it
+// has no binary, and its calls fail.
 func Reader(root string, log *slog.Logger) *Runtime {
 	return &Runtime{root: root, log: log, files: host{}}
 }
 
 // Sharers returns the inits of other containers that are among pids, the
-// processes of a container's cgroup. A cgroup that has any is not the container's
-// alone.
+// processes of a container's cgroup. A cgroup that has any is not the
+// container's alone.
 func (r *Runtime) Sharers(id string, pids []int) []Init {
 	if len(pids) == 0 {
 		return nil

@@ -17,7 +17,6 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/failpoint"
-	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
@@ -369,50 +368,6 @@ func (c *container) killAll(o *obligation, failed int) {
 	default:
 		o.resolve(func(*lifecycle.Event) { c.killings = 0 })
 	}
-}
-
-// killGroup kills every process in the container's cgroup; of a cgroup that
-// another container uses too, those that are this one's.
-func (c *container) killGroup(ctx context.Context) error {
-	group := c.cgroup()
-	dir := group.KillDir()
-	if dir == "" {
-		err := c.runtime.Kill(ctx, c.id, sigkill, true)
-		if oci.Refused(err) && errdefs.IsFailedPrecondition(err) {
-			return nil // init is dead, and the runtime kills nothing after that
-		}
-		return err
-	}
-	own := sharing{id: c.id, runtime: c.runtime, group: group, others: c.service.processesBeside(c)}
-	if v, _ := c.view(initProc); v.Status != lifecycle.StatusStopped {
-		own.init = c.init.child
-	}
-	if shared, err := c.service.rooms.killShared(ctx, own); shared || err != nil {
-		return err
-	}
-	return c.service.rooms.killAll(ctx, dir)
-}
-
-// processesBeside are the pids of the living processes of the shim's other
-// containers.
-func (s *Service) processesBeside(c *container) (pids []int) {
-	s.mu.Lock()
-	var others []*container
-	for _, other := range s.containers {
-		if other != c {
-			others = append(others, other)
-		}
-	}
-	s.mu.Unlock()
-	for _, other := range others {
-		if v, ok := other.view(initProc); ok && v.Pid != 0 && v.Status != lifecycle.StatusStopped {
-			pids = append(pids, v.Pid)
-		}
-		for pid := range other.execPids() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 // lastLook ends the watch for OOM kills.

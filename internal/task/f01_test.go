@@ -49,8 +49,8 @@ func refusedWithName(t *testing.T, call string, err error, name string) {
 	}
 }
 
-// The runtime's binary is not there for a while: nothing that lives is NotFound, Kill
-// works, and Delete is refused until the runtime is back.
+// The runtime's binary is not there for a while: nothing that lives is
+// NotFound, Kill works, and Delete is refused until the runtime is back.
 func TestF01RuntimeGone(t *testing.T) {
 	s := newShim(t)
 	b, ctl := s.scripted(nil, fake.Profile{}, "sleep", "1000")
@@ -101,8 +101,8 @@ func TestF01RuntimeGone(t *testing.T) {
 	}
 }
 
-// A runtime that has lost the state of a living container says that there is none.
-// Kill does not repeat that.
+// A runtime that has lost the state of a living container says that there is
+// none. Kill does not repeat that.
 func TestF01RuntimeForgets(t *testing.T) {
 	s := newShim(t)
 	b, ctl := s.scripted(nil, fake.Profile{}, "sleep", "1000")
@@ -120,7 +120,8 @@ func TestF01RuntimeForgets(t *testing.T) {
 	b.mustDelete("")
 }
 
-// Without the directory of all states the runtime proves nothing: it is not asked.
+// Without the directory of all states the runtime proves nothing: it is not
+// asked.
 func TestF01StateDirectoryGone(t *testing.T) {
 	s := newShim(t)
 	b, ctl := s.scripted(nil, fake.Profile{}, "sleep", "1000")

@@ -15,8 +15,8 @@ func sameGroup(id string) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Linux.CgroupsPath = "/lark-test/" + id }
 }
 
-// F03: a container of which init has died, or that is killed with all its processes, is
-// in the cgroup of another one: that lives on.
+// F03: a container of which init has died, or that is killed with all its
+// processes, is in the cgroup of another one: that lives on.
 func TestF03KillAllSparesWhoSharesTheCgroup(t *testing.T) {
 	for name, c := range map[string]struct {
 		ofOneShim bool

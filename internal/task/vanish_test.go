@@ -1,7 +1,7 @@
 package task
 
-// F01: the world that a container lives in vanishes, one part at a time, at each point of
-// the container's life, and comes back.
+// F01: the world that a container lives in vanishes, one part at a time, at
+// each point of the container's life, and comes back.
 
 import (
 	"context"
@@ -89,8 +89,8 @@ func TestF01WorldVanishes(t *testing.T) {
 	}
 }
 
-// live is the life of one container, from which a thing is taken at a point. With kill
-// it is killed meanwhile.
+// live is the life of one container, from which a thing is taken at a point.
+// With kill it is killed meanwhile.
 func (s *shim) live(t *testing.T, name string, thing func(*vanishing) vanish.Thing, p point, kill bool, change func(*specs.Spec)) {
 	t.Helper()
 	v := s.vanishing(fmt.Sprintf("%s vanishes, %v", name, p), change)
@@ -177,8 +177,8 @@ func (v *vanishing) tried(call string, known, lives bool, err error) bool {
 	return err == nil
 }
 
-// try makes every call that the point allows while something is away, and says that
-// what was refused has not happened.
+// try makes every call that the point allows while something is away, and says
+// that what was refused has not happened.
 func (v *vanishing) try(p point, kill bool) {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.t.Context(), patience)
@@ -317,7 +317,8 @@ func (v *vanishing) count(kind order.Kind, exec string) (n int) {
 	return n
 }
 
-// end ends the container in a world that is whole again, and says that nothing is left.
+// end ends the container in a world that is whole again, and says that nothing
+// is left.
 func (v *vanishing) end() {
 	v.t.Helper()
 	if v.made && !v.deleted {

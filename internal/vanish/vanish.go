@@ -32,9 +32,9 @@ type Thing struct {
 	away func() (back func() error, err error)
 }
 
-// Path is a file or a directory. It is renamed, so that what is open in it stays
-// open, as when a package is upgraded or a directory is moved. A thing that is
-// not there has vanished already, and nothing brings it back.
+// Path is a file or a directory. It is renamed, so that what is open in it
+// stays open, as when a package is upgraded or a directory is moved. A thing
+// that is not there has vanished already, and nothing brings it back.
 func Path(name, path string) Thing {
 	return Thing{name, func() (func() error, error) {
 		err := os.Rename(path, path+suffix)
@@ -45,8 +45,8 @@ func Path(name, path string) Thing {
 	}}
 }
 
-// comeBack undoes the renaming. What was made in the meantime under the old name
-// gives way, unless it is a directory with something in it.
+// comeBack undoes the renaming. What was made in the meantime under the old
+// name gives way, unless it is a directory with something in it.
 func comeBack(path string) error {
 	if fi, err := os.Lstat(path); err == nil && !fi.IsDir() {
 		if err := os.Remove(path); err != nil {
@@ -60,9 +60,9 @@ func comeBack(path string) error {
 	return err
 }
 
-// Group is a cgroup, with its directory in each hierarchy. Its processes are moved
-// to the root of the hierarchy, and it is removed; it comes back with those of
-// them that live.
+// Group is a cgroup, with its directory in each hierarchy. Its processes are
+// moved to the root of the hierarchy, and it is removed; it comes back with
+// those of them that live.
 func Group(name string, dirs ...string) Thing {
 	return Thing{name, func() (func() error, error) {
 		members := make(map[string][]string)
@@ -123,8 +123,8 @@ func remove(dir string) error {
 	}
 }
 
-// Away takes the thing away and returns what brings it back, which happens at the
-// end of the test at the latest.
+// Away takes the thing away and returns what brings it back, which happens at
+// the end of the test at the latest.
 func (th Thing) Away(t testing.TB) (back func()) {
 	t.Helper()
 	undo, err := th.away()
