@@ -17,6 +17,11 @@ func (c *Child) Pid() int { return c.held.pid }
 // are told the same. It fails with the cause of ctx, which ends this wait only; with ErrClosed; or with ErrLost.
 func (c *Child) Wait(ctx context.Context) (Exit, error) { return c.held.wait(ctx) }
 
+// Died returns once the process is dead and leaves it to Wait to reap it: what the
+// kernel keeps for an unreaped process can be looked at in between. It fails as
+// Wait does.
+func (c *Child) Died(ctx context.Context) error { return c.held.waitDead(ctx) }
+
 // Signal sends a signal to the process; os.ErrProcessDone once it has exited.
 func (c *Child) Signal(sig unix.Signal) error { return c.held.signal(sig) }
 

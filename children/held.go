@@ -66,7 +66,7 @@ func (h *held) wait(ctx context.Context) (Exit, error) {
 		case <-ctx.Done():
 			return Exit{}, context.Cause(ctx)
 		case <-h.turn:
-			err := h.watch(ctx)
+			err := h.watch(ctx, h.reap)
 			h.turn <- struct{}{}
 			if err != nil {
 				return Exit{}, err
@@ -75,15 +75,52 @@ func (h *held) wait(ctx context.Context) (Exit, error) {
 	}
 }
 
-// watch waits until the process was reaped, or ctx has ended, or the Owner was closed. The caller has the turn.
-func (h *held) watch(ctx context.Context) error {
+// waitDead returns once the process is dead, and leaves it to be reaped.
+func (h *held) waitDead(ctx context.Context) error {
+	select {
+	case <-h.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-h.turn:
+		defer func() { h.turn <- struct{}{} }()
+		return h.watch(ctx, h.dead)
+	}
+}
+
+// dead reports whether the process is dead, or lost, which a wait then finds.
+func (h *held) dead() (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-h.done:
+		return true, nil
+	default:
+	}
+	if h.fd < 0 {
+		return false, ErrClosed
+	}
+	dead, err := h.owner.peek(unix.P_PIDFD, h.fd)
+	if errors.Is(err, unix.ECHILD) {
+		return true, nil
+	}
+	return dead, err
+}
+
+// watch waits until look (reap, or dead) reports the end of the process, or ctx has
+// ended, or the Owner was closed. The caller has the turn.
+func (h *held) watch(ctx context.Context, look func() (bool, error)) error {
 	for first := true; ; first = false {
-		over, err := h.reap()
+		over, err := look()
 		if !over && err == nil {
-			over, err = h.poll(ctx)
+			over, err = h.poll(ctx, look)
 		}
 		if over { // even if ctx has ended in the same moment
-			h.release()
+			select {
+			case <-h.done:
+				h.release()
+			default:
+			}
 			return nil
 		}
 		switch {
@@ -104,14 +141,14 @@ func (h *held) watch(ctx context.Context) error {
 	}
 }
 
-// poll sleeps until reap has reported the end of the process (over), or ctx has
+// poll sleeps until look has reported the end of the process (over), or ctx has
 // ended.
 //
-// The poller is edge-triggered, and SyscallConn.Read asks reap once per edge, so that a pidfd that is ready although
+// The poller is edge-triggered, and SyscallConn.Read asks look once per edge, so that a pidfd that is ready although
 // there is nothing to reap is asked no second time. That happens when a tracer holds the dead child. There is a fresh
 // edge when the tracer has waited for it or has let go of it: the kernel then tells the real parent of the exit
 // (do_notify_parent), which wakes those who poll the pidfd.
-func (h *held) poll(ctx context.Context) (over bool, err error) {
+func (h *held) poll(ctx context.Context, look func() (bool, error)) (over bool, err error) {
 	file, err := h.inPoller()
 	if err != nil {
 		return false, err
@@ -135,7 +172,7 @@ func (h *held) poll(ctx context.Context) (over bool, err error) {
 	}
 	var failed error
 	err = conn.Read(func(uintptr) bool {
-		over, failed = h.reap()
+		over, failed = look()
 		return over || failed != nil
 	})
 	switch {

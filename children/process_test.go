@@ -355,3 +355,36 @@ func TestF18WaitEndsWithItsContext(t *testing.T) {
 		t.Error("the pidfd of a reaped process is still open")
 	}
 }
+
+// F16: Died returns when the process is dead and not reaped, to many, before and
+// after the exit.
+func TestF16DiedBeforeTheReaping(t *testing.T) {
+	o := owner(t, kernel{})
+	child := claimed(t, o, o.OwnNamespace(), call{Argv: []string{"sleep", "3600"}})
+	short, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := child.Died(short); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait that was given up: %v", err)
+	}
+	died := make(chan error, 2)
+	for range cap(died) {
+		go func() { died <- child.Died(impatient(t)) }()
+	}
+	if err := child.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	for range cap(died) {
+		if err := <-died; err != nil {
+			t.Error(err)
+		}
+	}
+	if st, err := statOf(kernel{}, child.Pid()); err != nil || !st.dead() {
+		t.Errorf("it was reaped, or lives: %+v, %v", st, err)
+	}
+	if exit, err := child.Wait(impatient(t)); err != nil || exit.Status != 137 {
+		t.Errorf("%+v, %v", exit, err)
+	}
+	if err := child.Died(impatient(t)); err != nil {
+		t.Error(err)
+	}
+}

@@ -215,7 +215,7 @@ func TestZeroGroup(t *testing.T) {
 		t.Error(err)
 	}
 	w, err := g.WatchOOM(func() { t.Error("OOM") })
-	if !errno.IsMissing(err) || w.Last() {
+	if !errno.IsMissing(err) || last(w) {
 		t.Error(err)
 	}
 	if _, err := g.Stats(); !errno.IsMissing(err) {

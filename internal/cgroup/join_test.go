@@ -197,7 +197,7 @@ func scenario(f *fakeHost, sys *system) {
 	_, _ = g.Stats()
 	_ = g.Exists()
 	_ = h.JoinShim("/a/c", 42)
-	w.Last()
+	last(w)
 	_ = g.Remove()
 }
 

@@ -11,6 +11,11 @@ const (
 	// readChunk is the first buffer of a read. It holds every file of a cgroup but blkio's on hosts with many disks.
 	readChunk = 4096
 
+	// maxSiblings bounds how many groups beside a container's are read when it is
+	// created, for the sake of OOM kills that nobody could look for: each is a file
+	// to open.
+	maxSiblings = 128
+
 	// maxDepth and maxGroups bound a walk over the cgroups below a container's. They are made by the container
 	// (systemd in a container, Docker in Docker), so it must not be able to keep us walking.
 	maxDepth  = 32

@@ -16,7 +16,8 @@ import (
 //
 // The promise (invariant 17): a kill that made init die is known by the time Last returns, because the kernel counts it
 // before it sends the signal; and onOOM is never called after Last has begun to return. So a caller who calls Last
-// before announcing init's exit announces every OOM before the exit that it explains.
+// before announcing init's exit announces every OOM before the exit that it explains. systemd may remove the group of
+// a dead init within milliseconds, so the caller also calls Died between init's death and its reaping.
 //
 // A watch needs a file descriptor, or on version 2 a share in the one of its Host, and one goroutine that sleeps in the
 // Go runtime's poller (W15: it ends when the descriptor is closed, on any error, and cannot spin). Where those cannot
@@ -31,7 +32,13 @@ type OOMWatch struct {
 	mu   sync.Mutex // held while onOOM runs, so that Last waits for it
 	seen uint64     // kills that the caller was told of, or that are older than the watch
 	done bool
-	stop chan struct{} // closed by Last
+	// whole: Died has counted, and init was dead by then.
+	whole bool
+	// first is seen at the beginning, and beside what the rest of the group's parent
+	// had counted then, for the case that the group is gone at the end.
+	first  uint64
+	beside beside
+	stop   chan struct{} // closed by Last
 	// unsubscribe ends what wakes the watch. Called once, by Last, outside of mu.
 	unsubscribe func()
 }
@@ -58,7 +65,10 @@ func (g Group) WatchOOM(onOOM func()) (*OOMWatch, error) {
 		w.dir = ""
 		return w, fmt.Errorf("watching %s for OOM: %w", dir, classed(err))
 	}
-	w.seen = seen
+	w.seen, w.first = seen, seen
+	if g.Unified() {
+		w.beside = w.lookBeside(false)
+	}
 	if g.Unified() {
 		err = w.host.oom.add(w.host.sys, w)
 	} else {
@@ -85,30 +95,68 @@ func (g Group) memoryDir() string {
 	return ""
 }
 
+// Died counts once init is dead and before it is reaped, and tells the caller of
+// kills as the watch does. A version 2 group with nothing but a zombie in it can be
+// removed, so Died is to be called at once.
+func (w *OOMWatch) Died() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.done {
+		return
+	}
+	now, err := w.count()
+	if err != nil {
+		return // Last says so
+	}
+	w.whole = true
+	if now > w.seen {
+		w.seen = now
+		w.hear()
+	}
+}
+
 // Last ends the watch and looks one last time. It answers true if there were kills that onOOM was not told of, and
 // then the caller must announce them. onOOM is not running when Last returns and will not run any more; therefore
 // Last must not be called under a lock that onOOM takes. Further calls answer false. Last on a nil watch is false.
 //
-// Call it when init is known to be dead and before its exit is announced; the cgroup should still be there (the runtime's
-// delete removes it; systemd may remove an empty scope earlier, then only what was seen before counts).
-func (w *OOMWatch) Last() bool {
+// Call it when init is known to be dead and before its exit is announced. struck says that init died of a SIGKILL that
+// the caller did not send: if the group is gone by then and Died did not see it either, such a death counts as an OOM
+// kill if the parent's group has counted one that neither this group nor its siblings account for (version 2).
+//
+// Errors: errno.ErrMissing if the group was gone, the kernel's with its class if the count could not be read. The answer is
+// then what could be inferred, and false may be wrong.
+func (w *OOMWatch) Last(struck bool) (bool, error) {
 	if w == nil {
-		return false
+		return false, nil
 	}
 	w.mu.Lock()
 	if w.done {
 		w.mu.Unlock()
-		return false
+		return false, nil
 	}
 	w.done = true
 	close(w.stop)
-	more := false
-	if now, err := w.count(); err == nil {
-		more = now > w.seen
-	}
+	more, err := w.lastCount(struck)
 	w.mu.Unlock()
 	w.unsubscribe()
-	return more
+	return more, err
+}
+
+// lastCount is what Last answers.
+func (w *OOMWatch) lastCount(struck bool) (bool, error) {
+	now, err := w.count()
+	switch {
+	case err == nil:
+		return now > w.seen, nil
+	case w.whole && gone(err):
+		return false, nil
+	case struck && gone(err) && w.unaccounted():
+		return true, nil
+	}
+	return false, fmt.Errorf("looking for OOM kills in %s: %w", w.dir, classed(err))
 }
 
 // look counts the kills and tells the caller if there are more than before. more is false when the watch has ended.

@@ -51,7 +51,10 @@ type container struct {
 	// group and oom are set before the rules are told of init: at Create, or when
 	// it is restored.
 	group cgroup.Group
-	oom   oomWatch
+	oom   oomWatches
+	// sentKill: this shim may have killed init. struckDead: init has died of a
+	// SIGKILL, and this shim has sent none.
+	sentKill, struckDead atomic.Bool
 	// mayBeFrozen: a pause failed, and so did the thawing after it.
 	mayBeFrozen bool
 	// killings counts the kill-alls since one succeeded.
@@ -294,7 +297,14 @@ func (c *container) lostExit(ctx context.Context, p *process, o *obligation) err
 // awaitExit waits for the process's exit. It is false if the shim ends and the
 // process lives on.
 func (c *container) awaitExit(ctx context.Context, p *process) (lifecycle.Exit, bool) {
+	if p == c.init && len(c.oom) > 0 && p.child.Died(ctx) == nil {
+		// The cgroup of a dead init may be removed at any moment.
+		c.oom.Died()
+	}
 	exit, err := p.child.Wait(ctx)
+	if p == c.init && err == nil && exit.Status == killedStatus && !c.sentKill.Load() {
+		c.struckDead.Store(true)
+	}
 	if errors.Is(err, children.ErrClosed) {
 		return lifecycle.Exit{}, false
 	}
@@ -345,6 +355,7 @@ func (c *container) release(p *process) {
 // killInit ends an init that was created and is to be deleted; c.mu is held, and
 // one signal through a pidfd does not block.
 func (c *container) killInit() {
+	c.sentKill.Store(true)
 	if err := c.init.child.Signal(sigkill); err != nil && !isGone(err) {
 		c.log.Error("a created init cannot be killed", "pid", c.init.child.Pid(), "error", err)
 	}
@@ -372,7 +383,10 @@ func (c *container) killAll(o *obligation, failed int) {
 
 // lastLook ends the watch for OOM kills.
 func (c *container) lastLook(o *obligation) {
-	oom := c.oom != nil && c.oom.Last()
+	oom, err := c.oom.Last(c.struckDead.Load())
+	if err != nil {
+		c.log.Warn("an OOM kill may have been missed", "error", err)
+	}
 	failpoint.Point("exit: looked")
 	o.resolve(func(ev *lifecycle.Event) { ev.OOM = oom })
 	failpoint.Point("exit: announced")

@@ -18,6 +18,8 @@ import (
 
 const (
 	sigkill = unix.SIGKILL
+	// killedStatus is the exit status of a process that a SIGKILL has ended.
+	killedStatus = 128 + uint32(sigkill)
 	// unknownStatus is what is reported of a process whose status cannot be known:
 	// containerd's own value for it. Never 0, which would say that all was well.
 	unknownStatus = 255
@@ -89,6 +91,9 @@ func (c *container) signal(p *process, sig unix.Signal) error {
 // not enough, the signal goes through the pidfd: that init has exited, and a
 // client may forget it, the kernel alone can say.
 func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool) error {
+	if sig == sigkill {
+		c.sentKill.Store(true)
+	}
 	if all && sig == sigkill && c.pidns.Shared() && c.cgroup().KillDir() != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
 		defer cancel()

@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 type child interface {
 	Pid() int
 	Signal(unix.Signal) error
+	Died(context.Context) error
 	Wait(context.Context) (children.Exit, error)
 }
 
@@ -99,7 +101,31 @@ type sharing struct {
 }
 
 // oomWatch is a *cgroup.OOMWatch.
-type oomWatch interface{ Last() bool }
+type oomWatch interface {
+	Died()
+	Last(struck bool) (bool, error)
+}
+
+// oomWatches are the watches of one container, one for each of its cgroups.
+type oomWatches []oomWatch
+
+// Died and Last do for all of them what they do for one.
+func (ws oomWatches) Died() {
+	for _, w := range ws {
+		w.Died()
+	}
+}
+
+func (ws oomWatches) Last(struck bool) (bool, error) {
+	var found bool
+	var errs []error
+	for _, w := range ws {
+		more, err := w.Last(struck)
+		found = found || more
+		errs = append(errs, err)
+	}
+	return found, errors.Join(errs...)
+}
 
 // kernel is the rooms of a running shim.
 type kernel struct {

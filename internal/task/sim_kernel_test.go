@@ -185,6 +185,15 @@ func (p *simProc) Signal(sig unix.Signal) error {
 	return nil
 }
 
+func (p *simProc) Died(ctx context.Context) error {
+	select {
+	case <-p.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (p *simProc) Wait(ctx context.Context) (children.Exit, error) {
 	select {
 	case <-p.ready:
@@ -300,7 +309,9 @@ func (k *simKernel) watchOOM(_ cgroup.Group, killed func()) (oomWatch, error) {
 	return w, nil
 }
 
-func (w *simOOM) Last() bool {
+func (w *simOOM) Died() {}
+
+func (w *simOOM) Last(bool) (bool, error) {
 	found := w.k.ask("last look", "nothing", "oom", "panics")
 	w.k.mu.Lock()
 	w.over = true
@@ -308,7 +319,7 @@ func (w *simOOM) Last() bool {
 	if found == "panics" {
 		panic(simPanic("last look"))
 	}
-	return found == "oom"
+	return found == "oom", nil
 }
 
 // simRuntime is the runtime of one bundle.
