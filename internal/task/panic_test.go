@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/api/runtime/task/v2"
+	apitypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -116,8 +117,24 @@ func (l *life) whole() {
 	call(l, "update", l.Update, &task.UpdateTaskRequest{ID: id, Resources: &anypb.Any{Value: []byte("{}")}})
 	call(l, "pause", l.Pause, &task.PauseRequest{ID: id})
 	call(l, "resume", l.Resume, &task.ResumeRequest{ID: id})
+	l.runsAgain()
 	call(l, "close io", l.CloseIO, &task.CloseIORequest{ID: id, ExecID: "e1", Stdin: true})
 	call(l, "kill of an exec", l.Kill, &task.KillRequest{ID: id, ExecID: "e1", Signal: 9})
+}
+
+// runsAgain: whatever became of a pause or a resume, the container is not between
+// the two, and one that is paused can be resumed.
+func (l *life) runsAgain() {
+	for range 3 {
+		r, err := caught(func() (*task.StateResponse, error) {
+			return l.State(context.Background(), &task.StateRequest{ID: l.id})
+		})
+		if err != nil || r.Status != apitypes.Status_PAUSING && r.Status != apitypes.Status_PAUSED {
+			return
+		}
+		call(l, "resume", l.Resume, &task.ResumeRequest{ID: l.id})
+	}
+	l.t.Error("a container that was paused does not run again")
 }
 
 // restored is the life of a container that begins with a dump.
