@@ -1,11 +1,16 @@
 package field
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/e2e/daemon"
 )
@@ -34,5 +39,71 @@ func TestF03OneCgroupForTwo(t *testing.T) {
 		}
 		s.must(s.DeleteContainer(s.ctx, s.id("a")))
 		s.end("b")
+	})
+}
+
+// F21: a SIGKILL also reaches what runs in a frozen cgroup below the container's.
+func TestF21FrozenGroupBelow(t *testing.T) {
+	under(t, func(s *stage) {
+		s.sleeper("a")
+		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("sleep", "100000"), daemon.Stdio{}))
+		pid, err := s.Start(s.ctx, s.id("a"), "x")
+		s.must(err)
+		defer s.freezeBelow("a", int(pid))()
+		s.must(s.Kill(s.ctx, s.id("a"), "", uint32(unix.SIGKILL), true))
+		s.wait("a", "x", 137)
+		s.wait("a", "", 137)
+		if alive(int(pid)) {
+			s.Error("the frozen process lives")
+		}
+		_, err = s.Delete(s.ctx, s.id("a"), "x")
+		s.must(err)
+		s.remove("a")
+	})
+}
+
+// freezeBelow moves a process into a cgroup below its container's, and freezes it
+// until the function that it returns is called.
+func (s *stage) freezeBelow(name string, pid int) (thaw func()) {
+	s.Helper()
+	group, file, frozen, thawed := "/sys/fs/cgroup/freezer", "freezer.state", "FROZEN", "THAWED"
+	if _, err := os.Stat(group); err != nil {
+		group, file, frozen, thawed = "/sys/fs/cgroup", "cgroup.freeze", "1", "0"
+	}
+	group = filepath.Join(group, s.d.Tag(), s.id(name), "below")
+	s.must(os.Mkdir(group, 0o755))
+	s.must(os.WriteFile(filepath.Join(group, "cgroup.procs"), fmt.Append(nil, pid), 0))
+	s.must(os.WriteFile(filepath.Join(group, file), []byte(frozen), 0))
+	s.until("it is frozen", func() bool {
+		b, err := os.ReadFile(filepath.Join(group, file))
+		s.must(err)
+		return strings.TrimSpace(string(b)) == frozen
+	})
+	// It is gone where the test succeeds.
+	return func() { _ = os.WriteFile(filepath.Join(group, file), []byte(thawed), 0) }
+}
+
+// F28: a cgroup may be named as the kernel names one that was removed.
+func TestF28CgroupNamedDeleted(t *testing.T) {
+	under(t, func(s *stage) {
+		pids := map[string]uint32{}
+		for name, group := range map[string]string{"a": "x", "b": "x (deleted)"} {
+			o := daemon.SpecOpts{Args: []string{"sleep", "100000"}, Mutate: func(spec *specs.Spec) {
+				spec.Linux.CgroupsPath = "/" + s.d.Tag() + "/" + group
+			}}
+			pids[name] = uint32(s.run(name, o, daemon.Stdio{}))
+		}
+		for name, pid := range pids {
+			got, err := s.Tasks.ListPids(s.In(s.ctx), &tasksapi.ListPidsRequest{ContainerID: s.id(name)})
+			s.must(err)
+			if len(got.Processes) != 1 || got.Processes[0].Pid != pid {
+				s.Errorf("%s: %v, want %d alone", name, got.Processes, pid)
+			}
+		}
+		s.end("b")
+		if !alive(int(pids["a"])) {
+			s.Error("one was killed with the other")
+		}
+		s.end("a")
 	})
 }
