@@ -29,7 +29,7 @@ type Queue struct{ lanes [lanes]lane }
 
 // Limits says how many calls run.
 type Limits struct {
-	// AtOnce is how many calls run at once in each lane.
+	// AtOnce is how many calls run at once in each lane, at most.
 	AtOnce int
 	// Others and Own are how long a call counts for calls of other containers and
 	// for those of its own. Zero is the default.
@@ -47,7 +47,7 @@ func New(log *slog.Logger, limits Limits) *Queue {
 	}
 	q := &Queue{}
 	for i := range q.lanes {
-		q.lanes[i].log, q.lanes[i].limits = log, limits
+		q.lanes[i].log, q.lanes[i].limits, q.lanes[i].width = log, limits, min(narrow, limits.AtOnce)
 	}
 	return q
 }
@@ -96,6 +96,7 @@ func (t *Turn) Leave() {
 		l.giveUp(t)
 	} else if i := slices.Index(l.running, t); i >= 0 {
 		l.running = slices.Delete(l.running, i, i+1)
+		l.learn(time.Since(t.since))
 	}
 	l.admit()
 }
@@ -110,7 +111,9 @@ type lane struct {
 	running []*Turn // in the order of their admission
 	lines   []*line // the first is the next to be admitted from
 	waiting int     // calls in all lines
-	timer   *time.Timer
+	// width is how many calls run at once now; see learn.
+	width int
+	timer *time.Timer
 }
 
 // line is the waiting calls of one container, the first the next.
@@ -155,6 +158,18 @@ func (l *lane) giveUp(t *Turn) {
 	}
 }
 
+// learn adapts the width to what a call took. It begins narrow, and each call that
+// was quick widens it by one: a burst doubles it in the time of a call. A call that
+// was slow makes it narrow again: the runtime may serialise its calls, and the more
+// of them run, the longer each takes.
+func (l *lane) learn(took time.Duration) {
+	if took < countsFor {
+		l.width = min(l.width+1, l.limits.AtOnce)
+	} else {
+		l.width = min(narrow, l.limits.AtOnce)
+	}
+}
+
 // admit lets calls run for as long as there is room for one. The caller holds mu.
 func (l *lane) admit() {
 	now := time.Now()
@@ -167,7 +182,7 @@ func (l *lane) admit() {
 // to the end: its container has had its turn.
 func (l *lane) admitOne(now time.Time) bool {
 	for i, n := range l.lines {
-		if l.counted(n.container, now) >= l.limits.AtOnce {
+		if l.counted(n.container, now) >= l.width {
 			continue
 		}
 		t := n.turns[0]

@@ -60,10 +60,11 @@ func wantEmpty(t *testing.T, q *Queue) {
 // A runtime that serialises its calls and takes two seconds for each: each of 60
 // calls at once has its two minutes, though the last ends after as many.
 func TestF12SerialRuntimeLosesNoCall(t *testing.T) {
-	for _, containers := range []int{1, 3} {
+	for _, c := range []struct{ containers, atOnce int }{{1, 4}, {3, 4}, {1, 128}} {
+		containers := c.containers
 		synctest.Test(t, func(t *testing.T) {
 			const calls, each, deadline = 60, 2 * second, 2 * time.Minute
-			q := newQueue(4)
+			q := newQueue(c.atOnce)
 			runtime := make(chan struct{}, 1) // held by the call that runs
 			longest := make(chan time.Duration, calls)
 			for i := range calls {
@@ -95,6 +96,55 @@ func TestF12SerialRuntimeLosesNoCall(t *testing.T) {
 			wantEmpty(t, q)
 		})
 	}
+}
+
+// Calls that are quick widen a queue that may be wide, a slow one makes it narrow.
+func TestF12QuickCallsWidenTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls, each = 1000, 10 * time.Millisecond
+		q := newQueue(64)
+		most := 0
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				turn, err := q.Enter(t.Context(), "c", Work)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer turn.Leave()
+				mu.Lock()
+				turn.lane.mu.Lock()
+				most = max(most, len(turn.lane.running))
+				turn.lane.mu.Unlock()
+				mu.Unlock()
+				time.Sleep(each)
+			})
+		}
+		began := time.Now()
+		wg.Wait()
+		// Sixteen rounds of 64, and those in which it widens.
+		if took := time.Since(began); took > 22*each || most != 64 {
+			t.Errorf("%d calls took %v, %d ran at once, want 64", calls, took, most)
+		}
+		slow := enter(t, q, "c", Work)
+		time.Sleep(countsFor)
+		slow.Leave()
+		var turns []*Turn
+		for range narrow {
+			turns = append(turns, enter(t, q, "c", Work))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
+		defer cancel()
+		if _, err := q.Enter(ctx, "c", Work); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after a slow call: %v", err)
+		}
+		for _, turn := range turns {
+			turn.Leave()
+		}
+		wantEmpty(t, q)
+	})
 }
 
 // Calls of a container are admitted in the order in which they came, one for

@@ -14,6 +14,8 @@
 //     a call that hangs holds up nothing for ever. It counts longer for calls of
 //     its own container, since a runtime that serialises the calls of a container
 //     would otherwise be given ever more of them.
+//   - On a machine with many processors a queue begins narrow, and widens as calls
+//     turn out to be quick.
 //   - The calls that end a container have a lane of their own: nothing that a
 //     client begins keeps a Kill or a Delete waiting.
 //   - A caller whose context ends leaves the queue. The queue is bounded.
