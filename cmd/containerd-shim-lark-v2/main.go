@@ -27,7 +27,7 @@ func newService(_ context.Context, s bootstrap.Serving) (bootstrap.Service, erro
 	}
 	svc := task.New(task.Config{
 		Namespace: s.Namespace, Owner: owner, Cgroups: cgroups,
-		Outbox: s.Outbox, Log: s.Log, Shutdown: s.Shutdown,
+		Outbox: s.Outbox, Log: s.Log, Shutdown: s.Shutdown, Alone: s.Alone,
 	})
-	return bootstrap.Service{Task: svc, Close: owner.Close}, nil
+	return bootstrap.Service{Task: svc, Connections: svc, Close: owner.Close}, nil
 }

@@ -2,13 +2,11 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,47 +14,11 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 )
 
-// A shim is asked to end when it was alone for the whole of the time, and not before.
-func TestForsaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var asked atomic.Int32
-		f := newForsaken(time.Minute, func() { asked.Add(1) })
-		defer f.stop()
-		expect := func(what string, want int32) {
-			t.Helper()
-			synctest.Wait()
-			if got := asked.Load(); got != want {
-				t.Errorf("%s: asked %d times, not %d", what, got, want)
-			}
-		}
-		time.Sleep(59 * time.Second)
-		f.come() // a slow daemon, just in time
-		time.Sleep(time.Hour)
-		expect("with a connection", 0)
-		f.come()
-		f.leave()
-		time.Sleep(time.Hour)
-		expect("with one of two connections", 0)
-		f.leave()
-		time.Sleep(59 * time.Second)
-		expect("alone for a moment", 0)
-		f.come()
-		f.leave()
-		time.Sleep(59 * time.Second)
-		expect("alone again", 0)
-		time.Sleep(2 * time.Second)
-		expect("alone for long", 1)
-		time.Sleep(24 * time.Hour)
-		expect("refused because of a container, and nobody came since", 1)
-		f.come()
-		f.leave()
-		time.Sleep(2 * time.Minute)
-		expect("alone after another visit", 2)
-	})
-	var none *forsaken
-	none.come()
-	none.leave()
-}
+// visits is a Connections that tells.
+type visits struct{ told chan string }
+
+func (v visits) Opened(conn uint64) { v.told <- fmt.Sprint("opened ", conn) }
+func (v visits) Closed(conn uint64) { v.told <- fmt.Sprint("closed ", conn) }
 
 // Connections count from when they are accepted to when they have ended.
 func TestForsakenByItsConnections(t *testing.T) {
@@ -68,41 +30,25 @@ func TestForsakenByItsConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := make(chan struct{})
-	q.forsaken = newForsaken(50*time.Millisecond, func() { close(asked) })
-	q.forsaken.come() // ours: the time does not run while the test prepares
-	ours, theirs := socketPair(t)
+	v := visits{make(chan string, 8)}
+	q.connections = v
+	first, theirs := socketPair(t)
 	q.start(context.Background(), theirs)
-	q.forsaken.leave()
-	select {
-	case <-asked:
-		t.Fatal("asked with a connection open")
-	case <-time.After(200 * time.Millisecond):
+	second, theirs := socketPair(t)
+	q.start(context.Background(), theirs)
+	second.Close()
+	first.Close()
+	told := map[string]int{}
+	for i := range 4 {
+		told[<-v.told] = i + 1
 	}
-	ours.Close()
-	select {
-	case <-asked:
-	case <-time.After(time.Minute):
-		t.Error("not asked after the connection's end")
+	for _, n := range []int{1, 2} {
+		opened, closed := told[fmt.Sprint("opened ", n)], told[fmt.Sprint("closed ", n)]
+		if opened == 0 || closed <= opened {
+			t.Errorf("connection %d: told as %v", n, told)
+		}
 	}
 	q.close()
-}
-
-// A whole shim that nobody calls any more ends by itself, and in order.
-func TestForsakenShimEnds(t *testing.T) {
-	d := newDaemon(t)
-	// Time enough for the test itself to connect, on a busy machine and with the race
-	// detector.
-	d.env = append(d.env, forsakenEnv+"=3s")
-	shim := d.container("c1").serving()
-	shim.Close()
-	shim.ended()
-	if d.got() == "" {
-		t.Error("it did not end in order: no event")
-	}
-	if _, err := os.Lstat(shim.path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left: %v", err)
-	}
 }
 
 func TestForsakenTime(t *testing.T) {

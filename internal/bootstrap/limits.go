@@ -147,8 +147,8 @@ const (
 	// 0077 for that reason, and need not: whatever a shim creates has an explicit mode.
 	runtimeUmask = 0o022
 
-	// forsakenAfter is how long a shim without a container and without a connection
-	// waits for somebody to want it. A daemon connects some milliseconds after start has
+	// forsakenAfter is how long a shim without a connection waits before it looks whether
+	// it is wanted. A daemon connects some milliseconds after start has
 	// answered; one that needs minutes for that has other limits behind it by far.
 	forsakenAfter = 10 * time.Minute
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 
@@ -37,9 +38,21 @@ type Serving struct {
 	Outbox *outbox.Outbox
 	// Log writes to containerd's log pipe. It never blocks.
 	Log *slog.Logger
+	// Alone is how long the shim has to be without a connection before it looks whether
+	// anything can still be asked of it; it never does if that is zero.
+	Alone time.Duration
 	// Shutdown begins the end of the process and returns at once. It may be called
 	// from a handler, whose answer is still sent, and any number of times.
 	Shutdown func()
+}
+
+// Connections is told of connections, each by a number that is not zero and that no
+// other has. Calls have it in their context, see taskapi.Conn.
+type Connections interface {
+	// Opened is called before the first call of the connection.
+	Opened(conn uint64)
+	// Closed is called when it has ended; its calls may still be running.
+	Closed(conn uint64)
 }
 
 // Service is a task service.
@@ -47,6 +60,8 @@ type Service struct {
 	// Task handles the calls, of both versions of the API. Its errors may be of
 	// containerd/errdefs; they are translated.
 	Task task.TTRPCTaskService
+	// Connections is told of every connection. May be nil.
+	Connections Connections
 	// Close is called when no call is running any more, or the wait for that was
 	// given up; before the last events are delivered. May be nil.
 	Close func() error

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/bundle"
@@ -64,7 +63,7 @@ func (a App) serve(ns bundle.Namespace, id bundle.ContainerID, f *flags) error {
 	err = p.run(func(ctx context.Context) (Service, error) {
 		return a.NewService(ctx, Serving{
 			Namespace: ns, ID: id, Bundle: dir,
-			Outbox: p.outbox, Log: log, Shutdown: p.shutdown,
+			Outbox: p.outbox, Log: log, Shutdown: p.shutdown, Alone: forsakenTime(os.Getenv(forsakenEnv)),
 		})
 	})
 	if err != nil {
@@ -135,10 +134,7 @@ func (p *process) run(newService func(context.Context) (Service, error)) error {
 	if err != nil {
 		return err
 	}
-	if after := forsakenTime(os.Getenv(forsakenEnv)); after > 0 {
-		srv.forsaken = newForsaken(after, func() { _, _ = svc.Task.Shutdown(ctx, &task.ShutdownRequest{}) })
-		defer srv.forsaken.stop()
-	}
+	srv.connections = svc.Connections
 	accepting := make(chan error, 1)
 	routine.Keep(p.log, "accept", func() { accepting <- srv.serve(ctx, p.listener) })
 	p.log.Debug("serving", "socket", path)

@@ -43,19 +43,20 @@ type server struct {
 	idler *idler
 	calls atomic.Int64 // running now
 	work  atomic.Int64 // of those, the ones that fork
-	// forsaken is told of every connection; nil if nobody watches them.
-	forsaken *forsaken
+	// connections is told of every connection; may be nil.
+	connections Connections
 	// closing: the service is being closed, so that no call may reach it.
 	closing atomic.Bool
 
 	refusedOnce, fullOnce sync.Once
 
-	mu     sync.Mutex
-	conns  map[*policed]struct{}
-	placed int        // of those, the ones that may begin work
-	fewer  *sync.Cond // of mu: a connection has ended, or all have
-	ended  bool
-	wg     sync.WaitGroup // one per connection
+	mu       sync.Mutex
+	conns    map[*policed]struct{}
+	accepted uint64     // connections so far
+	placed   int        // of those, the ones that may begin work
+	fewer    *sync.Cond // of mu: a connection has ended, or all have
+	ended    bool
+	wg       sync.WaitGroup // one per connection
 }
 
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
@@ -153,10 +154,14 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 			s.log.Warn("a connection may begin nothing, there are too many; this is logged once", "limit", maxConns)
 		})
 	}
-	s.forsaken.come()
+	s.accepted++
+	number := s.accepted
+	if s.connections != nil {
+		s.connections.Opened(number)
+	}
 	s.wg.Add(1)
 	routine.Go(s.log, "connection", func() {
-		_ = s.ttrpc.Serve(context.WithValue(ctx, connKey{}, c), &single{conn: c})
+		_ = s.ttrpc.Serve(taskapi.WithConn(context.WithValue(ctx, connKey{}, c), number), &single{conn: c})
 	}, routine.DebtFunc(func() {
 		defer s.wg.Done()
 		c.Close()
@@ -167,7 +172,10 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 			s.placed--
 		}
 		s.fewer.Broadcast()
-		s.forsaken.leave()
+		if s.connections != nil {
+			s.connections.Closed(number)
+		}
+		s.log.Debug("a client has left", "connection", number)
 	}))
 }
 

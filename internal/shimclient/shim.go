@@ -177,6 +177,10 @@ func (s *Shim) Stop(ctx context.Context) error {
 // Stop is still to be called. A shim that stays is no error here: Stop ends it.
 func (s *Shim) Leave(ctx context.Context) { s.ask(ctx) }
 
+// Disconnect closes the connection without a word, as the death of a daemon does. Stop
+// is still to be called.
+func (s *Shim) Disconnect() { s.client.Close() }
+
 // RunDelete runs the shim's `delete` helper for a bundle, as a daemon does after every
 // shim's end, and returns its answer. Stop runs it by itself.
 func (s *Shim) RunDelete(ctx context.Context, b *Bundle) (*taskapi.DeleteResponse, error) {

@@ -20,6 +20,7 @@ import (
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"
+	shimrules "github.com/larkshim/lark/lifecycle/shim"
 )
 
 const initProc = lifecycle.Init
@@ -28,16 +29,22 @@ const initProc = lifecycle.Init
 // admitted or by its Create alone, and not changed after Created was stepped.
 type container struct {
 	id      string
+	number  shimrules.ID // in the shim's rules
 	service *Service
 	log     *slog.Logger
 	bundle  *bundle.Bundle
 	runtime ociRuntime
-	options createOptions
-	pidns   *children.PIDNamespace
-	init    *process
-	mounted bool
+	// runtimeConfig is what the runtime was made of.
+	runtimeConfig oci.Config
+	options       createOptions
+	pidns         *children.PIDNamespace
+	init          *process
+	mounted       bool
 	// checkpoint is what a container is restored from.
 	checkpoint checkpoint
+	// orphan: the bundle was not there in two looks, and the shim removes the
+	// container: no call of the runtime's can have it as its directory.
+	orphan atomic.Bool
 	// cgroupsPath is where the spec wants the cgroup to be.
 	cgroupsPath string
 

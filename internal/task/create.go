@@ -38,7 +38,7 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *tas
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admit(c); err != nil {
+	if err := s.admit(ctx, c); err != nil {
 		c.bundle.Close()
 		return nil, err
 	}
@@ -58,6 +58,7 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (_ *tas
 	}
 	failpoint.Point("create: attached")
 	pid := c.begin(o)
+	s.made(c)
 	failpoint.Point("create: announced")
 	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
 }
@@ -128,11 +129,12 @@ func (c *container) configure(r *task.CreateTaskRequest) error {
 	if root == "" {
 		root = defaultRoot
 	}
-	rt, err := c.service.rooms.newRuntime(oci.Config{
+	c.runtimeConfig = oci.Config{
 		Binary: c.options.BinaryName, Root: filepath.Join(root, c.service.cfg.Namespace.String()),
 		SystemdCgroup: c.options.SystemdCgroup, Dir: c.bundle.Path(), Log: c.log,
 		Deadlines: deadlines,
-	})
+	}
+	rt, err := c.service.rooms.newRuntime(c.runtimeConfig)
 	if err != nil {
 		// The words that go before every failure of a create: clients look for them.
 		return fmt.Errorf("OCI runtime create failed: %w", err)

@@ -22,6 +22,11 @@ func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 	if err != nil {
 		return nil, err
 	}
+	return c.delete(ctx, p)
+}
+
+// delete is Delete of a process that was found.
+func (c *container) delete(ctx context.Context, p *process) (*task.DeleteResponse, error) {
 	for {
 		d, o, again, err := c.beginDelete(p)
 		switch {
@@ -178,20 +183,24 @@ const (
 // v2 a frozen init dies of SIGKILL, and runc, which looks at the freezer first, goes on
 // to call the container paused and refuses: what is dead is thawed then.
 func (c *container) deleteFromRuntime(ctx context.Context) error {
-	if c.init.child == nil && !c.runtime.Known(c.id) {
+	rt, err := c.remover()
+	if err != nil {
+		return err
+	}
+	if c.init.child == nil && !rt.Known(c.id) {
 		return nil // the runtime has never made it: it was to be restored
 	}
-	err := c.service.reserve.during(func() error { return c.runtime.Delete(ctx, c.id, false) })
+	err = c.service.reserve.during(func() error { return rt.Delete(ctx, c.id, false) })
 	if err == nil || errdefs.IsNotFound(err) {
 		return err
 	}
-	if state, stateErr := c.runtime.State(ctx, c.id); stateErr != nil || state.Status != statusPaused {
+	if state, stateErr := rt.State(ctx, c.id); stateErr != nil || state.Status != statusPaused {
 		return err
 	}
-	if thawErr := c.runtime.Resume(ctx, c.id); thawErr != nil {
+	if thawErr := rt.Resume(ctx, c.id); thawErr != nil {
 		return errors.Join(err, thawErr)
 	}
-	return c.runtime.Delete(ctx, c.id, false)
+	return rt.Delete(ctx, c.id, false)
 }
 
 // timestamp is Go's zero time, in the year 1, for a process that has not exited, as

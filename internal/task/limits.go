@@ -31,6 +31,13 @@ const (
 	// a fork uses to be told of a failed exec; and the state probe after it no more.
 	reserved = 16
 
+	// removePause is the pause before the shim removes again what it could not.
+	removePause = 10 * time.Second
+
+	// lookPause is the pause between two looks whether the shim is orphaned: what is
+	// moved or mounted again may be missing for a moment.
+	lookPause = time.Minute
+
 	// maxExecSpec bounds the process spec of an exec, in bytes. The kernel takes at
 	// most 2 MiB of arguments and environment for the usual stack limit (execve(2)),
 	// and JSON may write a byte as six.

@@ -20,6 +20,7 @@ import (
 	"github.com/larkshim/lark/internal/outbox"
 	"github.com/larkshim/lark/internal/rootfs"
 	"github.com/larkshim/lark/lifecycle"
+	shimrules "github.com/larkshim/lark/lifecycle/shim"
 )
 
 // Config is what a Service needs. All fields are required.
@@ -34,8 +35,11 @@ type Config struct {
 	Outbox *outbox.Outbox
 	Log    *slog.Logger
 	// Shutdown begins the end of the shim and returns at once. It is called once,
-	// when a Shutdown finds no container.
+	// when the shim's rules say so.
 	Shutdown func()
+	// Alone is how long the shim has to be without a connection before it looks
+	// whether anything can still be asked of it. It never looks if that is zero.
+	Alone time.Duration
 }
 
 // Service is the task API for the containers of one shim. Its methods are those
@@ -50,6 +54,8 @@ type Service struct {
 	// attachTime is the bound of that name; tests of runtimes that come near it
 	// shorten it.
 	attachTime time.Duration
+	// removePause is the bound of that name, for tests too.
+	removePause time.Duration
 	// clock is time.Now; a test makes it jump.
 	clock func() time.Time
 	// observe, where it is set, is called with every step of a container's machine
@@ -61,33 +67,30 @@ type Service struct {
 	// delete: one that is being made or removed keeps the shim up (W4) and its id
 	// taken.
 	containers map[string]*container
-	// closing: a Shutdown was accepted, no container is taken any more.
-	closing bool
+	shim       whole
 }
 
 var _ taskapi.TTRPCTaskService = (*Service)(nil)
 
 // New makes a service without containers.
 func New(cfg Config) *Service {
-	return &Service{
+	s := &Service{
 		cfg: cfg, rooms: kernel{cfg.Owner, cfg.Cgroups}, mounter: rootfs.New(cfg.Owner),
-		reserve: newReserve(reserved), calls: newCalls(cfg.Log), attachTime: attachTime, clock: time.Now,
+		reserve: newReserve(reserved), calls: newCalls(cfg.Log), attachTime: attachTime, removePause: removePause, clock: time.Now,
 		containers: make(map[string]*container),
 	}
+	s.beginShim()
+	return s
 }
 
 // admit enters a container that is about to be made.
-func (s *Service) admit(c *container) error {
+func (s *Service) admit(ctx context.Context, c *container) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
-		return fmt.Errorf("the shim is shutting down: %w", errdefs.ErrUnavailable)
-	}
 	if s.containers[c.id] != nil {
 		return fmt.Errorf("container %q: %w", c.id, errdefs.ErrAlreadyExists)
 	}
-	s.containers[c.id] = c
-	return nil
+	return s.enterLocked(ctx, c)
 }
 
 // dismiss drops a container; see lifecycle.Forget.
@@ -96,6 +99,7 @@ func (s *Service) dismiss(c *container) {
 	defer s.mu.Unlock()
 	if s.containers[c.id] == c {
 		delete(s.containers, c.id)
+		_ = s.stepShimLocked(shimrules.Event{Kind: shimrules.Gone, ID: c.number})
 	}
 }
 
@@ -109,16 +113,14 @@ func (s *Service) find(id string) (*container, error) {
 	return nil, notFound("container not created: %q", id)
 }
 
-// Shutdown ends the shim if it has no container, and otherwise does nothing, which
-// is no error either: containerd asks after every delete.
+// Shutdown ends the shim if it has no container. Otherwise it does nothing, which
+// is no error either: containerd asks after every delete. While a create is in flight
+// it is remembered, and ends the shim if nothing comes of that.
 func (s *Service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	failpoint.Step("shutdown: locked")
-	if len(s.containers) == 0 && !s.closing {
-		s.closing = true
-		s.cfg.Shutdown()
-	}
+	_ = s.stepShimLocked(shimrules.Event{Kind: shimrules.ShutdownAsked})
 	return &emptypb.Empty{}, nil
 }
 

@@ -63,3 +63,18 @@ func method[Req, Resp any](handle func(context.Context, *Req) (*Resp, error)) tt
 		return resp, nil
 	}
 }
+
+// connKey is the key of WithConn.
+type connKey struct{}
+
+// WithConn is the context of the calls of a connection: a number that is not zero and
+// that no other has.
+func WithConn(ctx context.Context, conn uint64) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// Conn is the connection of a call, zero if it has none.
+func Conn(ctx context.Context) uint64 {
+	conn, _ := ctx.Value(connKey{}).(uint64)
+	return conn
+}

@@ -98,7 +98,7 @@ func TestMutations(t *testing.T) {
 	for _, m := range mutations {
 		r := *theRules
 		m.breaks(&r)
-		g := explore(&r)
+		g := explore(&r, clients)
 		switch {
 		case g.bad == nil:
 			t.Errorf("%s: not caught in %d states", m.name, g.states)

@@ -44,7 +44,8 @@ type world struct {
 	slots [slots]slot
 	open  [clients]bool
 	// asked: a Shutdown came while a create was in flight, nothing was asked since.
-	asked bool
+	asked   bool
+	clients int // how many of them there are
 	// timer is the watch that is on; zero if none.
 	timer uint64
 	looks []look
@@ -224,7 +225,7 @@ func moves(w *world) (all []move) {
 		sl, id := w.slots[i], ID(i)
 		switch {
 		case !sl.here && !sl.removing && !sl.retry:
-			for c := range clients {
+			for c := range w.clients {
 				if w.open[c] {
 					add(func(s *search, w *world) { s.create(w, id, Conn(c+1)) }, "client %d asks for %d", c, i)
 				}
@@ -271,7 +272,7 @@ func moves(w *world) (all []move) {
 			}, "the pause of %d is over", i)
 		}
 	}
-	for c := range clients {
+	for c := range w.clients {
 		if !w.open[c] {
 			add(func(s *search, w *world) {
 				w.open[c] = true
@@ -461,11 +462,12 @@ type node struct {
 }
 
 // explore searches to exhaustion, or to the first broken promise.
-func explore(r *rules) (g graph) {
+func explore(r *rules, n int) (g graph) {
 	begun := time.Now()
 	defer func() { g.took = time.Since(begun) }()
 	s := &search{rules: r, ends: [2]map[string]bool{{}, {}}}
 	first := s.begin()
+	first.clients = n
 	seen := map[string]bool{first.key(): true}
 	nodes := []node{{w: first}}
 	stop := func(at int, by string) graph {
@@ -506,8 +508,8 @@ func explore(r *rules) (g graph) {
 
 // TestSearch: no promise is broken, whatever happens in whatever order.
 func TestSearch(t *testing.T) {
-	g := explore(theRules)
-	fmt.Printf("lifecycle: shim: %d containers, %d clients: %d states, %d steps, %v\n", slots, clients, g.states, g.steps, g.took.Round(time.Millisecond))
+	g := explore(theRules, searchClients)
+	fmt.Printf("lifecycle: shim: %d containers, %d clients: %d states, %d steps, %v\n", slots, searchClients, g.states, g.steps, g.took.Round(time.Millisecond))
 	if g.bad != nil {
 		t.Fatalf("%s: %s\n%s", g.bad.rule, g.bad.text, g.trace)
 	}
