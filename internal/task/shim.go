@@ -18,7 +18,7 @@ import (
 
 // whole is the shim as a whole; all of it is guarded by Service.mu.
 type whole struct {
-	machine *shimrules.Machine
+	rules   *shimrules.Machine
 	last    shimrules.ID // the number of the last container
 	watch   *time.Timer
 	watches uint64 // the number of the last watch
@@ -29,7 +29,7 @@ func (s *Service) beginShim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var effects []shimrules.Effect
-	s.shim.machine, effects = shimrules.New()
+	s.shim.rules, effects = shimrules.New()
 	s.performShim(effects)
 }
 
@@ -72,7 +72,7 @@ func (s *Service) stepShim(ev shimrules.Event) error {
 
 // stepShimLocked steps the rules and begins the effects; s.mu is held.
 func (s *Service) stepShimLocked(ev shimrules.Event) error {
-	effects, err := s.shim.machine.Step(ev)
+	effects, err := s.shim.rules.Step(ev)
 	if errors.Is(err, shimrules.ErrContract) {
 		s.cfg.Log.Error("the shim's rules were told of what cannot be", "error", err)
 	}
