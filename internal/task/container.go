@@ -17,6 +17,7 @@ import (
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/cgroup"
 	"github.com/larkshim/lark/internal/failpoint"
+	"github.com/larkshim/lark/internal/oci"
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/stdio"
 	"github.com/larkshim/lark/lifecycle"

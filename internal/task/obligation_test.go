@@ -69,7 +69,8 @@ func TestF13OnlyObligationsReport(t *testing.T) {
 			}
 			return true
 		})
-		if want := map[string]int{"container.go": 1}[path]; steps != want {
+		// Those of shim.go are the shim's rules, which no obligation is about.
+		if want := map[string]int{"container.go": 1, "shim.go": 1}[path]; steps != want {
 			t.Errorf("%s steps the machine in %d places, not %d", path, steps, want)
 		}
 	}
