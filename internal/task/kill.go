@@ -49,6 +49,9 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	if p != c.init {
 		return &emptypb.Empty{}, c.signal(p, sig)
 	}
+	if sig == sigkill {
+		c.sentKill.Store(true)
+	}
 	if sig == sigkill && c.killDirectly() {
 		return &emptypb.Empty{}, nil
 	}
@@ -91,9 +94,6 @@ func (c *container) signal(p *process, sig unix.Signal) error {
 // not enough, the signal goes through the pidfd: that init has exited, and a
 // client may forget it, the kernel alone can say.
 func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool) error {
-	if sig == sigkill {
-		c.sentKill.Store(true)
-	}
 	if all && sig == sigkill && c.pidns.Shared() && c.cgroup().KillDir() != "" {
 		kill, cancel := context.WithTimeout(ctx, killAllTime)
 		defer cancel()

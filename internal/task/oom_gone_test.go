@@ -33,7 +33,10 @@ func (r *removing) watchOOM(_ cgroup.Group, killed func()) (oomWatch, error) {
 }
 
 func (r *removing) Died() {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.pid))
+	r.mu.Lock()
+	pid := r.pid
+	r.mu.Unlock()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	state := fmt.Sprint(err)
 	if f := strings.Fields(string(text)); len(f) > 2 {
 		state = f[2]
@@ -60,9 +63,12 @@ func TestF16LooksBeforeTheReaping(t *testing.T) {
 		r := &removing{rooms: s.rooms}
 		s.rooms = r
 		b := s.container(nil, "sleep", "1000")
-		r.pid = int(b.create())
+		pid := int(b.create())
+		r.mu.Lock()
+		r.pid = pid
+		r.mu.Unlock()
 		b.start("")
-		kill := func() error { return unix.Kill(r.pid, unix.SIGKILL) }
+		kill := func() error { return unix.Kill(pid, unix.SIGKILL) }
 		if own {
 			kill = func() error { return b.kill("", 9) }
 		}
