@@ -49,7 +49,14 @@ func TestF21FrozenGroupBelow(t *testing.T) {
 		s.must(s.Exec(s.ctx, s.id("a"), "x", daemon.Process("sleep", "100000"), daemon.Stdio{}))
 		pid, err := s.Start(s.ctx, s.id("a"), "x")
 		s.must(err)
-		defer s.freezeBelow("a", int(pid))()
+		// Not before: a runtime's own threads that are frozen on their way leave the
+		// group half frozen.
+		s.until("the exec is the runtime's no more", func() bool {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			s.must(err)
+			return strings.HasPrefix(string(b), "sleep\x00")
+		})
+		s.freezeBelow("a", int(pid))
 		s.must(s.Kill(s.ctx, s.id("a"), "", uint32(unix.SIGKILL), true))
 		s.wait("a", "x", 137)
 		s.wait("a", "", 137)
@@ -62,9 +69,8 @@ func TestF21FrozenGroupBelow(t *testing.T) {
 	})
 }
 
-// freezeBelow moves a process into a cgroup below its container's, and freezes it
-// until the function that it returns is called.
-func (s *stage) freezeBelow(name string, pid int) (thaw func()) {
+// freezeBelow moves a process into a cgroup below its container's, and freezes it.
+func (s *stage) freezeBelow(name string, pid int) {
 	s.Helper()
 	group, file, frozen, thawed := "/sys/fs/cgroup/freezer", "freezer.state", "FROZEN", "THAWED"
 	if _, err := os.Stat(group); err != nil {
@@ -73,14 +79,15 @@ func (s *stage) freezeBelow(name string, pid int) (thaw func()) {
 	group = filepath.Join(group, s.d.Tag(), s.id(name), "below")
 	s.must(os.Mkdir(group, 0o755))
 	s.must(os.WriteFile(filepath.Join(group, "cgroup.procs"), fmt.Append(nil, pid), 0))
+	// Before the daemon is stopped, which cannot kill what is frozen. The group is
+	// gone where the test succeeds.
+	s.Cleanup(func() { _ = os.WriteFile(filepath.Join(group, file), []byte(thawed), 0) })
 	s.must(os.WriteFile(filepath.Join(group, file), []byte(frozen), 0))
 	s.until("it is frozen", func() bool {
 		b, err := os.ReadFile(filepath.Join(group, file))
 		s.must(err)
 		return strings.TrimSpace(string(b)) == frozen
 	})
-	// It is gone where the test succeeds.
-	return func() { _ = os.WriteFile(filepath.Join(group, file), []byte(thawed), 0) }
 }
 
 // F28: a cgroup may be named as the kernel names one that was removed.
