@@ -389,17 +389,6 @@ func (c *container) killAll(o *obligation, failed int) {
 	}
 }
 
-// lastLook ends the watch for OOM kills.
-func (c *container) lastLook(o *obligation) {
-	oom, err := c.oom.Last(c.struckDead.Load())
-	if err != nil {
-		c.log.Warn("an OOM kill may have been missed", "error", err)
-	}
-	failpoint.Point("exit: looked")
-	o.resolve(func(ev *lifecycle.Event) { ev.OOM = oom })
-	failpoint.Point("exit: announced")
-}
-
 // forget drops the container; c.mu is held. Waiters of what never ran go on.
 func (c *container) forget() {
 	gone := notFound("container %q was deleted", c.id)
