@@ -34,7 +34,7 @@ var plantedFaults = []planted.Fault{
 		New: "	if f.state && !isPlanted(\"failed-create-stays\") {"},
 
 	// The end of processes.
-	{Name: "kill-all-not-done", File: "container.go", Test: "TestW1LeftBehindInTheHostsPidNamespace",
+	{Name: "kill-all-not-done", File: "killgroup.go", Test: "TestW1LeftBehindInTheHostsPidNamespace",
 		Old: "	return c.service.rooms.killAll(ctx, dir)\n}",
 		New: "	if isPlanted(\"kill-all-not-done\") {\n	return nil\n	}\n	return c.service.rooms.killAll(ctx, dir)\n}"},
 	{Name: "kill-all-done-though-it-failed", File: "container.go", Test: "TestF13KillAllFails",
