@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,8 +15,9 @@ import (
 const (
 	root = "../.."
 	page = root + "/FAULTS.md"
-	// rows is how many the catalogue has.
-	rows = 65
+	// rows is how many the catalogue has, found how many faults the field has found.
+	rows  = 65
+	found = 30
 )
 
 var (
@@ -129,6 +131,37 @@ func TestEveryRow(t *testing.T) {
 	for name := range exist {
 		if carried.MatchString(name) && strings.Contains(name, "Row") && !listed[name] {
 			t.Logf("%s is not in the table", name)
+		}
+	}
+}
+
+// Every fault that the field has found is there once, in order, with tests that
+// exist, and every test that has its number in its name is one of them.
+func TestEveryFieldFault(t *testing.T) {
+	exist := tests(t)
+	lines := table(t, "What the field found")
+	if len(lines) != found {
+		t.Errorf("%d faults, want %d", len(lines), found)
+	}
+	for i, cells := range lines {
+		number := fmt.Sprintf("F%02d", i+1)
+		if len(cells) != 5 || cells[0] != number || slices.Contains(cells, "") {
+			t.Fatalf("fault %s reads %q", number, cells)
+		}
+		listed := named.FindAllString(cells[3], -1)
+		for _, name := range listed {
+			if !exist[name] {
+				t.Errorf("fault %s: there is no test %s", number, name)
+			}
+		}
+		its := regexp.MustCompile(`^Test` + number + `(?:\D|$)`)
+		if !slices.ContainsFunc(listed, its.MatchString) {
+			t.Errorf("fault %s: no test of its own: %s", number, cells[3])
+		}
+		for name := range exist {
+			if its.MatchString(name) && !slices.Contains(listed, name) {
+				t.Errorf("fault %s: %s is not in the table", number, name)
+			}
 		}
 	}
 }
