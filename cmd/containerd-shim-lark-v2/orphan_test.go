@@ -34,7 +34,7 @@ func (s *stage) awaitEnd() {
 	}
 }
 
-// A shim without a container that nobody calls any more ends by itself, in order.
+// A shim without a container and without a connection ends by itself, in order.
 func TestForsakenShimEnds(t *testing.T) {
 	alone(t, time.Second)
 	s := newStage(t)
@@ -72,7 +72,7 @@ func TestF04ShimOfALostCreateEnds(t *testing.T) {
 	}
 }
 
-// F05: the shim of a dead container whose bundle is gone ends when nobody is connected.
+// F05: the shim of a dead container whose bundle is gone ends when no client is connected.
 func TestF05OrphanedShimEnds(t *testing.T) {
 	alone(t, 500*time.Millisecond)
 	s := newStage(t)

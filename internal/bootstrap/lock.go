@@ -46,8 +46,8 @@ func lockOffset(name string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:]) >> 2)
 }
 
-// tryLock locks the byte, of the file that others find: one that was removed keeps
-// nobody out.
+// tryLock locks the byte, of the file that others find: a file that was removed would
+// keep no other start out.
 func (d *socketDir) tryLock(at int64) error {
 	for {
 		if err := d.openLocks(); err != nil {

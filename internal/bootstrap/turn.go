@@ -5,17 +5,17 @@ import (
 	"sync/atomic"
 )
 
-// turn is where somebody waits for what others bring about.
+// turn is a condition that one goroutine waits for and others bring about.
 type turn struct {
 	mu      sync.Mutex
-	called  chan struct{} // closed by the next call; nil while nobody waits
+	called  chan struct{} // closed by the next call; nil while none waits
 	waiting atomic.Bool   // called may be there
 }
 
-// call is made after each change that somebody may wait for.
+// call is made after each change that a goroutine may wait for.
 func (t *turn) call() {
 	if !t.waiting.Load() {
-		return // who waits looks once more after having set it
+		return // the one that waits looks once more after having set it
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,6 +13,11 @@
 // one process. Announcements are appended to the outbox under container.mu, which
 // is what makes their order that of the rules.
 //
+// # The shim as a whole
+//
+// Package lifecycle/shim decides when a create is undone and when the shim ends
+// (shim.go). Its rules are stepped under Service.mu, and its effects begun there.
+//
 // # What waits for what
 //
 // State, Pids, Connect and Stats wait for nothing. Wait waits for an exit to be

@@ -70,8 +70,8 @@ func TestF04CreateWhoseClientHasGone(t *testing.T) {
 	}
 }
 
-// F04: a Create whose client is there stays, whoever else leaves, and so does one whose
-// client leaves after the answer.
+// F04: a Create whose client is there stays when another client leaves, and when its
+// own leaves after the answer.
 func TestF04OtherCreatesStay(t *testing.T) {
 	s := newShim(t)
 	b, ctl := s.scripted(nil, fake.Profile{}, "sleep", "1000")
@@ -99,7 +99,7 @@ func TestF04OtherCreatesStay(t *testing.T) {
 	}
 }
 
-// F04: what cannot be undone is tried again, until the runtime lets it.
+// F04: a create that cannot be undone is undone when the runtime allows it.
 func TestF04UndoingIsTriedAgain(t *testing.T) {
 	s := newShim(t)
 	s.removePause = time.Millisecond
@@ -115,8 +115,8 @@ func TestF04UndoingIsTriedAgain(t *testing.T) {
 	}
 }
 
-// F05: a shim to which nobody is connected, whose inits are dead and whose bundles are
-// gone, ends, and removes what is left. One that can still be asked stays.
+// F05: a shim without a connection, whose inits are dead and whose bundles are gone,
+// removes its containers and ends. A shim whose containers can be asked for stays.
 func TestF05OrphanEnds(t *testing.T) {
 	s := newShim(t)
 	b, ctl := s.scripted(nil, fake.Profile{}, "sleep", "1000")
@@ -163,11 +163,10 @@ func TestF05OrphanEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	look()
-	s.Opened(2) // somebody comes
+	s.Opened(2) // a client comes
 	look()
 	s.Closed(2)
-	stays1 := func() { look() }
-	stays1()
+	look()
 	select {
 	case <-s.shutdown:
 		t.Fatal("one look was enough")

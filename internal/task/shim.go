@@ -24,7 +24,7 @@ type whole struct {
 	watches uint64 // the number of the last watch
 }
 
-// beginShim makes the rules. Nobody is connected yet.
+// beginShim makes the rules. No client is connected yet.
 func (s *Service) beginShim() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *Service) stepShim(ev shimrules.Event) error {
 func (s *Service) stepShimLocked(ev shimrules.Event) error {
 	effects, err := s.shim.rules.Step(ev)
 	if errors.Is(err, shimrules.ErrContract) {
-		s.cfg.Log.Error("the shim's rules were told of what cannot be", "error", err)
+		s.cfg.Log.Error("the shim's rules were told of an event out of contract", "error", err)
 	}
 	s.performShim(effects)
 	return err
@@ -115,7 +115,7 @@ func (s *Service) setWatch(d time.Duration, watch uint64) {
 	}
 }
 
-// look tells the rules which containers nobody can ask for any more.
+// look tells the rules which containers no client can ask for any more.
 func (s *Service) look(watch uint64) {
 	ev := shimrules.Event{Kind: shimrules.Looked, Watch: watch}
 	for _, c := range s.all() {

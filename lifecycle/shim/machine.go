@@ -28,7 +28,7 @@ type rules struct {
 	remembers func(*Machine) bool
 	// drops says whether an event about a container ends that: the shim is used.
 	drops func(*Machine, Event) bool
-	// wanted says whether somebody may still ask something of the shim.
+	// wanted says whether a client may still ask something of the shim.
 	wanted func(*Machine) bool
 	// fresh says whether a look is of the watch that is on.
 	fresh func(*Machine, Event) bool
@@ -49,7 +49,7 @@ var theRules = &rules{
 	remove:    looksToRemove, end: looksToEnd,
 }
 
-// container is what is known of one.
+// container is one container of the shim.
 type container struct {
 	state State
 	conn  Conn // of its create, while that is in flight
@@ -78,7 +78,8 @@ type Machine struct {
 	out      []Effect
 }
 
-// New makes a machine. The first effect is that of its beginning: nobody is connected.
+// New makes a machine of a shim without a connection. The effects are those of its
+// beginning.
 func New() (*Machine, []Effect) {
 	m := &Machine{rules: theRules, containers: map[ID]*container{}, conns: map[Conn]struct{}{}}
 	m.startWatch(Watch)
@@ -245,9 +246,9 @@ func (m *Machine) inFlight() bool {
 	return false
 }
 
-// endIfAsked ends the shim if a Shutdown is remembered, nothing is left and nobody
-// is there who may want it; now: it is the Shutdown itself, whose client does not.
-// A Shutdown is remembered no longer than a create is in flight.
+// endIfAsked ends the shim if a Shutdown is remembered, no container is left and no
+// client is connected; now is the Shutdown itself, whose client is. A Shutdown is
+// remembered no longer than a create is in flight.
 func (m *Machine) endIfAsked(now bool) {
 	m.asked = m.asked && (m.empty() || m.rules.remembers(m))
 	if m.asked && !m.ended && m.empty() && (now || !m.rules.wanted(m)) {

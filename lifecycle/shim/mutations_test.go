@@ -70,7 +70,7 @@ var mutations = []struct {
 		r.orphan = func(*Machine, []ID) bool { return false }
 	}},
 	{"orphans that cannot be removed keep the shim", "never ends", func(r *rules) { r.end = 1 << 30 }},
-	{"orphans are removed over and over and nobody ends it", "contract", func(r *rules) {
+	{"the failure of a removal is out of contract", "contract", func(r *rules) {
 		r.table[Removing][RemoveFailed] = cell{}
 	}},
 	{"what could not be undone is not tried again", "never undone", func(r *rules) {

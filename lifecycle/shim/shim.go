@@ -1,9 +1,9 @@
 // Package shim has the rules of a shim as a whole: which containers are being made,
-// who is connected, and when the process may end. Package lifecycle has those of
-// one container.
+// which clients are connected, and when the process may end. Package lifecycle has
+// those of one container.
 //
-// Like that package it is pure: no goroutine, lock, clock or I/O. Step takes what
-// has happened and returns what is to be done. The caller
+// Like that package it is pure: no goroutine, lock, clock or I/O. Step takes an event
+// and returns its effects. The caller
 //
 //   - steps one event at a time, each in the order in which it happened;
 //   - gives each container a number of its own, and each connection;
@@ -22,13 +22,13 @@ import (
 // ErrEnding refuses a Create: the shim is about to end.
 var ErrEnding = fmt.Errorf("the shim is shutting down: %w", errdefs.ErrUnavailable)
 
-// ID is a container. A container that has the name of one that is gone is another.
+// ID numbers the containers. A number is not used again, unlike a name.
 type ID uint64
 
 // Conn is a connection; zero is a caller of which none is known.
 type Conn uint64
 
-// Kind is what has happened.
+// Kind is a kind of event.
 type Kind uint8
 
 // The events.
@@ -51,14 +51,14 @@ const (
 	Opened
 	Closed
 	// Looked: the shim was alone for the time of the watch numbered Watch. Orphans
-	// are the containers that nobody can ask for any more, as they were seen
+	// are the containers that no client can ask for any more, as they were seen
 	// after that: the init is dead and the bundle is not there.
 	Looked
 
 	numKinds
 )
 
-// Event is what has happened.
+// Event is something that has happened.
 type Event struct {
 	Kind    Kind
 	ID      ID
@@ -67,7 +67,7 @@ type Event struct {
 	Orphans []ID
 }
 
-// EffectKind is what is to be done.
+// EffectKind is a kind of effect.
 type EffectKind uint8
 
 // The effects.
