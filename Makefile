@@ -42,6 +42,7 @@ BINDIR = $(DESTDIR)$(or $(PREFIX),/usr/local)/bin
 STORM_CONTAINERS ?= 500
 SOAK_SECONDS ?= 600
 CROWD ?= 600 60 2
+MUTANTS ?= lifecycle internal/outbox internal/bundle internal/oci
 FUZZ_SECONDS ?= 30
 SEEDS ?= 100000
 FROM ?= 1
@@ -154,6 +155,11 @@ fuzz: ## every fuzz target for FUZZ_SECONDS=30
 fuzz-short: # a look at every fuzz target; the seeds are unit tests besides
 	@$(env)
 	build/fuzz.sh 1
+
+.PHONY: mutants
+mutants: packages ## change every condition of the pure and small packages, one at a time, and see which change no test notices
+	@$(env)
+	build/mutants.sh $(MUTANTS)
 
 .PHONY: conformance
 conformance: build packages ## containerd's own integration tests, Docker and CRI, over lark

@@ -116,4 +116,13 @@ var plantedFaults = []planted.Fault{
 	{Name: "pace-for-ever", File: "pace.go", Test: "TestPaceDoesNotWaitForTheSilent",
 		Old: "left := paceTime - o.still()",
 		New: "left := paceTime - map[bool]time.Duration{false: o.still()}[isPlanted(\"pace-for-ever\")]"},
+	{Name: "append-is-movement", File: "outbox.go", Test: "TestPaceSeesThatNothingMoves",
+		Old: "	if o.queue.len() == 0 {\n		o.moved",
+		New: "	if o.queue.len() == 0 || isPlanted(\"append-is-movement\") {\n		o.moved"},
+	{Name: "outage-timed-from-its-end", File: "outbox.go", Test: "TestOutageIsTimed",
+		Old: "	if t.failures == 0 {",
+		New: "	if t.failures == 0 || isPlanted(\"outage-timed-from-its-end\") {"},
+	{Name: "taken-and-lost", File: "outbox.go", Test: "TestCloseCountsWhatWasTaken",
+		Old: "		if ctx.Err() != nil && err != nil {",
+		New: "		if ctx.Err() != nil && (err != nil || isPlanted(\"taken-and-lost\")) {"},
 }
