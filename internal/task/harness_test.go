@@ -306,6 +306,10 @@ func (b *box) remove() {
 	}
 	_, _ = b.Kill(ctx, &task.KillRequest{ID: b.id, Signal: 9})
 	_, _ = b.Wait(ctx, &task.WaitRequest{ID: b.id})
+	// Without its bundle a container is not deleted (F01).
+	if err := os.MkdirAll(b.bundle, 0o700); err != nil {
+		b.t.Error(err)
+	}
 	if _, err := b.Delete(ctx, &task.DeleteRequest{ID: b.id}); err != nil {
 		b.t.Errorf("cleaning up %s: %v", b.id, err)
 	}
