@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/larkshim/lark/internal/taskapi"
 	"github.com/larkshim/lark/lifecycle"
 )
 
@@ -24,6 +25,7 @@ type simCall struct {
 	op       string
 	id, exec string
 	cancel   context.CancelFunc
+	left     bool // before it was answered
 
 	// subject is the process that the client had every reason to take for alive
 	// when it asked, or nil.
@@ -89,16 +91,17 @@ func (c *simClients) actions() (all []action) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, call := range c.calls {
-		if !call.over && call.cancel != nil {
+		if !call.over && !call.left {
 			all = append(all, action{"client leaves " + call.label, 0.05, call.leave})
 		}
 	}
 	return all
 }
 
+// leave closes the client's connection.
 func (call *simCall) leave() {
+	call.left = true
 	call.cancel()
-	call.cancel = nil
 }
 
 // begin makes one request on a goroutine of its own.
@@ -106,7 +109,13 @@ func (c *simClients) begin(op, id, exec string) *simCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.made++
-	ctx, cancel := context.WithCancel(context.Background())
+	conn := uint64(c.made)
+	c.service.Opened(conn)
+	ctx, end := context.WithCancel(taskapi.WithConn(context.Background(), conn))
+	cancel := sync.OnceFunc(func() {
+		end()
+		c.service.Closed(conn)
+	})
 	call := &simCall{op: op, id: id, cancel: cancel}
 	if opIsOfExec(op) {
 		call.exec = exec

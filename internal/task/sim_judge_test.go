@@ -29,6 +29,8 @@ type simLife struct {
 	procs map[lifecycle.Proc]*told
 	steps []simStep
 	gone  bool
+	// lost: the client that had it created had left before it was answered.
+	lost bool
 }
 
 type simStep struct {
@@ -227,6 +229,9 @@ func (s *simulation) judge(call *simCall) {
 		}
 		return
 	}
+	if call.left && (call.op == "create" || call.op == "create restored") {
+		l.lost = true
+	}
 	t := l.tell(call.proc())
 	missing := ""
 	switch call.op {
@@ -267,6 +272,18 @@ func (s *simulation) livesOf(id string) (list []*simLife) {
 		}
 	}
 	return list
+}
+
+// checkLost looks, while everything is at rest, for containers that no client knows
+// of, unless another client has started one.
+func (s *simulation) checkLost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, l := range s.lives {
+		if l.lost && !l.gone && !l.tell(initProc).started {
+			s.fault("the client of the create of %s had left, and it was not undone", c.id)
+		}
+	}
 }
 
 // fault notes a violation; s.mu is held.

@@ -44,6 +44,8 @@ var shellFaults = []planted.Fault{
 	{Name: "delete-overtakes-calls", File: "inflight.go", Test: "TestSimulationScripts",
 		Old: "	f.mu.Lock()\n	f.closed, f.idle = true",
 		New: "	if isPlanted(\"delete-overtakes-calls\") {\n		return true\n	}\n	f.mu.Lock()\n	f.closed, f.idle = true"},
+	{Name: "create-not-undone", File: "shim.go", Test: "TestSimulation",
+		Old: "			s.beginRemove(e.ID)", New: ""},
 	{Name: "start-not-undone", File: "start.go", Test: "TestSimulation",
 		Old: "	return err != nil && !errors.Is(err, context.DeadlineExceeded) || err == nil && state.Status == statusCreated",
 		New: "	return isPlanted(\"start-not-undone\") || err != nil && !errors.Is(err, context.DeadlineExceeded) || err == nil && state.Status == statusCreated"},

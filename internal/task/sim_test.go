@@ -194,6 +194,12 @@ func (s *simulation) calmDown() {
 	s.chooser.mu.Lock()
 	s.calm = true
 	s.chooser.mu.Unlock()
+	for range 4 {
+		for !s.rest() {
+		}
+		sleeps()[3].do() // what failed is tried again
+	}
+	s.checkLost()
 	for i := range simCalm {
 		if s.rest() {
 			if s.quiet() {
@@ -339,7 +345,7 @@ func (s *simulation) release() {
 	s.kernel.mu.Unlock()
 	s.clients.mu.Lock()
 	for _, call := range s.clients.calls {
-		if !call.over && call.cancel != nil {
+		if !call.over {
 			call.cancel()
 		}
 	}
