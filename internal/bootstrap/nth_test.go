@@ -272,6 +272,7 @@ func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
 		d.env = nil
 		left := w.left()
 		switch {
+		case tooSlow(said): // the machine is: that says nothing of the fault
 		case failed != nil:
 			f.told(t, r, said)
 		case said != "":
@@ -285,6 +286,9 @@ func TestRow46to48FailTheNthCallOfDelete(t *testing.T) {
 			want = 0 // that answer stands
 		}
 		second, said, failed := w.delete()
+		for tries := 0; tooSlow(said) && tries < 10; tries++ {
+			second, said, failed = w.delete()
+		}
 		if failed != nil || said != "" || second.Pid != want || second.ExitStatus != killed {
 			t.Errorf("%s of %s: the second delete: %v, the first %v, %v, %s", nth.Name(f.Errno), r.Failed, second, first, failed, said)
 		}
