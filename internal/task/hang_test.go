@@ -294,9 +294,11 @@ func TestW6ExitsOfOthers(t *testing.T) {
 		others[i].start("")
 	}
 	var hung sync.WaitGroup
+	clients, leave := context.WithCancel(context.Background())
+	defer leave()
 	for range 40 { // more than upstream's channel holds
 		hung.Go(func() {
-			_, _ = b.Update(context.Background(), &task.UpdateTaskRequest{ID: b.id, Resources: &anypb.Any{Value: []byte("{}")}})
+			_, _ = b.Update(clients, &task.UpdateTaskRequest{ID: b.id, Resources: &anypb.Any{Value: []byte("{}")}})
 		})
 	}
 	ctl.Reached(t, fake.Before(fake.Update), 1)
@@ -315,5 +317,6 @@ func TestW6ExitsOfOthers(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	b.answers()
+	leave() // those that wait for their turn
 	hung.Wait()
 }
