@@ -70,7 +70,7 @@ func call(ctx context.Context, c *ttrpc.Client, method string, req, resp proto.M
 func fill(t *testing.T, q *quick, c *ttrpc.Client, method string, req, resp proto.Message, n int) {
 	t.Helper()
 	for range n {
-		go func() { _ = call(context.WithoutCancel(t.Context()), c, method, req, resp) }()
+		go func() { _ = call(context.WithoutCancel(t.Context()), c, method, req, proto.Clone(resp)) }()
 	}
 	for range n {
 		<-q.entered
