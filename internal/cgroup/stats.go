@@ -7,9 +7,9 @@ import (
 	"path"
 	"strconv"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/larkshim/lark/internal/api/wire"
 	"github.com/larkshim/lark/internal/errno"
 )
 
@@ -29,7 +29,7 @@ func (g Group) Stats() (*anypb.Any, error) {
 		return nil, errno.Missing("the container has no cgroup")
 	}
 	r := &reader{sys: g.host.sys, buf: make([]byte, 0, readChunk)}
-	var m message
+	var m wire.Encoder
 	url := typeV1
 	if g.Unified() {
 		url = typeV2
@@ -43,51 +43,17 @@ func (g Group) Stats() (*anypb.Any, error) {
 	if !r.any {
 		return nil, errno.Missing(fmt.Sprintf("cgroup %s is gone", g))
 	}
-	return &anypb.Any{TypeUrl: url, Value: m}, nil
-}
-
-// message is a protobuf message in the making. Zero values are not written, as in any proto3 message.
-type message []byte
-
-func (m *message) uint(n protowire.Number, v uint64) {
-	if v != 0 {
-		*m = protowire.AppendVarint(protowire.AppendTag(*m, n, protowire.VarintType), v)
+	value, err := m.Finish(url)
+	if err != nil {
+		return nil, fmt.Errorf("stats of %s: %w", g, err)
 	}
-}
-
-func (m *message) double(n protowire.Number, v float64) {
-	if v != 0 {
-		*m = protowire.AppendFixed64(protowire.AppendTag(*m, n, protowire.Fixed64Type), math.Float64bits(v))
-	}
-}
-
-func (m *message) string(n protowire.Number, s string) {
-	if s != "" {
-		*m = protowire.AppendString(protowire.AppendTag(*m, n, protowire.BytesType), s)
-	}
-}
-
-// message adds a message as a field; an empty one is there too.
-func (m *message) message(n protowire.Number, sub message) {
-	*m = protowire.AppendBytes(protowire.AppendTag(*m, n, protowire.BytesType), sub)
-}
-
-// packed adds numbers as a repeated field.
-func (m *message) packed(n protowire.Number, vs []uint64) {
-	if len(vs) == 0 {
-		return
-	}
-	var p []byte
-	for _, v := range vs {
-		p = protowire.AppendVarint(p, v)
-	}
-	m.message(n, p)
+	return &anypb.Any{TypeUrl: url, Value: value}, nil
 }
 
 // named says which field of a message has the value of a line "key value".
 type named struct {
 	key   string
-	field protowire.Number
+	field int
 }
 
 // reader reads the files of a group one after the other into one buffer. A file that is not there is empty: kernels
@@ -121,7 +87,7 @@ func (r *reader) number(dir, name string) uint64 {
 }
 
 // table reads a file of "key value" lines into m.
-func (r *reader) table(m *message, dir, name string, fields []named) {
+func (r *reader) table(m *wire.Encoder, dir, name string, fields []named) {
 	for line := range bytes.Lines(r.file(dir, name)) {
 		key, value, ok := bytes.Cut(line, []byte(" "))
 		if !ok {
@@ -129,7 +95,7 @@ func (r *reader) table(m *message, dir, name string, fields []named) {
 		}
 		for i := range fields {
 			if fields[i].key == string(key) {
-				m.uint(fields[i].field, number(bytes.TrimSpace(value)))
+				m.Uint(fields[i].field, number(bytes.TrimSpace(value)))
 				break
 			}
 		}
@@ -149,24 +115,24 @@ func number(b []byte) uint64 {
 }
 
 // rdma reads a file of lines "device hca_handle=N hca_object=N|max" as entries of field n.
-func (r *reader) rdma(m *message, n protowire.Number, dir, name string) {
+func (r *reader) rdma(m *wire.Encoder, n int, dir, name string) {
 	for line := range bytes.Lines(r.file(dir, name)) {
 		f := bytes.Fields(line)
 		if len(f) != 3 {
 			continue
 		}
-		var e message
-		e.string(1, string(f[0]))
+		var e wire.Encoder
+		e.String(1, string(f[0]))
 		for _, kv := range f[1:] {
 			k, v, _ := bytes.Cut(kv, []byte("="))
 			value := min(number(v), math.MaxUint32)
 			switch string(k) {
 			case "hca_handle":
-				e.uint(2, value)
+				e.Uint(2, value)
 			case "hca_object":
-				e.uint(3, value)
+				e.Uint(3, value)
 			}
 		}
-		m.message(n, e)
+		m.Nested(n, e)
 	}
 }

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"math"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/larkshim/lark/internal/api/wire"
 	"github.com/larkshim/lark/internal/errno"
 )
 
@@ -210,5 +212,17 @@ func BenchmarkStatsV1(b *testing.B) {
 		if _, err := g.Stats(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A name that is not UTF-8 is an error: no client could decode the message.
+func TestStatsNotUTF8(t *testing.T) {
+	f := newFake(t).layout(v2Mounts, "0::/shim\n")
+	f.write("cgroup/c/rdma.current", "\xff hca_handle=1 hca_object=2\n")
+	f.process("42", "0::/c\n", "S")
+	g, err := f.host().Of(42)
+	must(t, err)
+	if a, err := g.Stats(); !errors.Is(err, wire.ErrUTF8) {
+		t.Errorf("%v, %v", a, err)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/larkshim/lark/internal/api/wire"
 )
 
 // The fields of version 1's messages. What a table does not name, a client of containerd has never seen.
@@ -35,86 +35,86 @@ var (
 // ticksPerSecond is USER_HZ, in which cpuacct.stat counts: 100 on every architecture that Go runs on (times(2)).
 const ticksPerSecond = 100
 
-func (g Group) metricsV1(r *reader, m *message) {
+func (g Group) metricsV1(r *reader, m *wire.Encoder) {
 	if dir := g.Dir("hugetlb"); dir != "" {
 		for _, size := range g.host.hugepages {
-			var h message
-			h.uint(1, r.number(dir, "hugetlb."+size+".usage_in_bytes"))
-			h.uint(2, r.number(dir, "hugetlb."+size+".max_usage_in_bytes"))
-			h.uint(3, r.number(dir, "hugetlb."+size+".failcnt"))
-			h.string(4, size)
-			m.message(1, h)
+			var h wire.Encoder
+			h.Uint(1, r.number(dir, "hugetlb."+size+".usage_in_bytes"))
+			h.Uint(2, r.number(dir, "hugetlb."+size+".max_usage_in_bytes"))
+			h.Uint(3, r.number(dir, "hugetlb."+size+".failcnt"))
+			h.String(4, size)
+			m.Nested(1, h)
 		}
 	}
 	if dir := g.Dir("pids"); dir != "" {
-		var p message
-		p.uint(1, r.number(dir, "pids.current"))
-		p.uint(2, r.number(dir, "pids.max"))
-		m.message(2, p)
+		var p wire.Encoder
+		p.Uint(1, r.number(dir, "pids.current"))
+		p.Uint(2, r.number(dir, "pids.max"))
+		m.Nested(2, p)
 	}
-	m.message(3, g.cpuV1(r))
+	m.Nested(3, g.cpuV1(r))
 	if dir := g.Dir("memory"); dir != "" {
-		m.message(4, memoryOfV1(r, dir))
-		var oom message
+		m.Nested(4, memoryOfV1(r, dir))
+		var oom wire.Encoder
 		r.table(&oom, dir, "memory.oom_control", oomControlV1)
-		m.message(9, oom)
+		m.Nested(9, oom)
 	}
 	if dir := g.Dir("blkio"); dir != "" {
-		m.message(5, g.blkioV1(r, dir))
+		m.Nested(5, g.blkioV1(r, dir))
 	}
 	if dir := g.Dir("rdma"); dir != "" {
-		var e message
+		var e wire.Encoder
 		r.rdma(&e, 1, dir, "rdma.current")
 		r.rdma(&e, 2, dir, "rdma.max")
-		m.message(6, e)
+		m.Nested(6, e)
 	}
 }
 
 // cpuV1 has both parts always, as clients look into them without asking.
-func (g Group) cpuV1(r *reader) message {
-	var usage, throttling, cpu message
+func (g Group) cpuV1(r *reader) wire.Encoder {
+	var usage, throttling, cpu wire.Encoder
 	dir := g.Dir("cpuacct")
-	usage.uint(1, r.number(dir, "cpuacct.usage"))
+	usage.Uint(1, r.number(dir, "cpuacct.usage"))
 	var ticks [2]uint64
 	stat := r.file(dir, "cpuacct.stat")
 	ticks[0], ticks[1] = field(stat, "system"), field(stat, "user")
 	for i, t := range ticks {
-		usage.uint(protowire.Number(2+i), t*(1e9/ticksPerSecond))
+		usage.Uint(2+i, t*(1e9/ticksPerSecond))
 	}
 	var per []uint64
 	for f := range bytes.FieldsSeq(r.file(dir, "cpuacct.usage_percpu")) {
 		per = append(per, number(f))
 	}
-	usage.packed(4, per)
+	wire.AppendPacked(&usage, 4, per)
 	r.table(&throttling, g.Dir("cpu"), "cpu.stat", throttleV1)
-	cpu.message(1, usage)
-	cpu.message(2, throttling)
+	cpu.Nested(1, usage)
+	cpu.Nested(2, throttling)
 	return cpu
 }
 
-func memoryOfV1(r *reader, dir string) message {
-	var m message
+func memoryOfV1(r *reader, dir string) wire.Encoder {
+	var m wire.Encoder
 	r.table(&m, dir, "memory.stat", memoryV1)
 	for _, e := range memoryEntriesV1 {
-		var entry message
-		entry.uint(1, r.number(dir, e.key+"limit_in_bytes"))
-		entry.uint(2, r.number(dir, e.key+"usage_in_bytes"))
-		entry.uint(3, r.number(dir, e.key+"max_usage_in_bytes"))
-		entry.uint(4, r.number(dir, e.key+"failcnt"))
-		m.message(e.field, entry)
+		var entry wire.Encoder
+		entry.Uint(1, r.number(dir, e.key+"limit_in_bytes"))
+		entry.Uint(2, r.number(dir, e.key+"usage_in_bytes"))
+		entry.Uint(3, r.number(dir, e.key+"max_usage_in_bytes"))
+		entry.Uint(4, r.number(dir, e.key+"failcnt"))
+		m.Nested(e.field, entry)
 	}
 	return m
 }
 
 // blkioV1 takes CFQ's counters where they have anything, else the throttling layer's.
-func (g Group) blkioV1(r *reader, dir string) message {
+func (g Group) blkioV1(r *reader, dir string) wire.Encoder {
 	devices := g.host.devices(r)
-	var m message
+	var m wire.Encoder
 	for _, set := range [][]named{blkioCFQ, blkioThrottle} {
 		for _, f := range set {
 			blkioEntries(r, &m, f, dir, devices)
 		}
-		if len(m) > 0 {
+		if m.Len() > 0 {
 			break
 		}
 	}
@@ -122,7 +122,7 @@ func (g Group) blkioV1(r *reader, dir string) message {
 }
 
 // blkioEntries reads lines "major:minor [operation] value", and a "Total value" that is left out.
-func blkioEntries(r *reader, m *message, f named, dir string, devices map[string]string) {
+func blkioEntries(r *reader, m *wire.Encoder, f named, dir string, devices map[string]string) {
 	for line := range bytes.Lines(r.file(dir, "blkio."+f.key)) {
 		w := strings.Fields(string(line))
 		if len(w) < 2 {
@@ -132,15 +132,15 @@ func blkioEntries(r *reader, m *message, f named, dir string, devices map[string
 		if !ok {
 			continue
 		}
-		var e message
+		var e wire.Encoder
 		if len(w) > 2 {
-			e.string(1, w[1])
+			e.String(1, w[1])
 		}
-		e.string(2, devices[w[0]])
-		e.uint(3, number([]byte(major)))
-		e.uint(4, number([]byte(minor)))
-		e.uint(5, number([]byte(w[len(w)-1])))
-		m.message(f.field, e)
+		e.String(2, devices[w[0]])
+		e.Uint(3, number([]byte(major)))
+		e.Uint(4, number([]byte(minor)))
+		e.Uint(5, number([]byte(w[len(w)-1])))
+		m.Nested(f.field, e)
 	}
 }
 

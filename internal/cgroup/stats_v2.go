@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/larkshim/lark/internal/api/wire"
 )
 
 // The fields of version 2's messages.
@@ -31,46 +31,46 @@ var (
 	psiV2    = []named{{"avg10", 1}, {"avg60", 2}, {"avg300", 3}}
 )
 
-func (g Group) metricsV2(r *reader, m *message) {
+func (g Group) metricsV2(r *reader, m *wire.Encoder) {
 	dir := g.v2.dir
-	var pids, cpu, memory, rdma, events message
-	pids.uint(1, r.number(dir, "pids.current"))
-	pids.uint(2, r.number(dir, "pids.max"))
-	m.message(1, pids)
+	var pids, cpu, memory, rdma, events wire.Encoder
+	pids.Uint(1, r.number(dir, "pids.current"))
+	pids.Uint(2, r.number(dir, "pids.max"))
+	m.Nested(1, pids)
 
 	r.table(&cpu, dir, "cpu.stat", cpuV2)
 	r.pressure(&cpu, 7, dir, "cpu.pressure")
-	m.message(2, cpu)
+	m.Nested(2, cpu)
 
 	r.table(&memory, dir, "memory.stat", memoryV2)
 	for _, f := range memoryNumbersV2 {
-		memory.uint(f.field, r.number(dir, f.key))
+		memory.Uint(f.field, r.number(dir, f.key))
 	}
 	r.pressure(&memory, 38, dir, "memory.pressure")
-	m.message(4, memory)
+	m.Nested(4, memory)
 
 	r.rdma(&rdma, 1, dir, "rdma.current")
 	r.rdma(&rdma, 2, dir, "rdma.max")
-	m.message(5, rdma)
+	m.Nested(5, rdma)
 
-	m.message(6, r.ioOfV2(dir))
+	m.Nested(6, r.ioOfV2(dir))
 	for _, size := range g.host.hugepages {
-		var h message
-		h.uint(1, r.number(dir, "hugetlb."+size+".current"))
-		h.uint(2, r.number(dir, "hugetlb."+size+".max"))
-		h.string(3, size)
-		h.uint(4, field(r.file(dir, "hugetlb."+size+".events"), "max"))
-		m.message(7, h)
+		var h wire.Encoder
+		h.Uint(1, r.number(dir, "hugetlb."+size+".current"))
+		h.Uint(2, r.number(dir, "hugetlb."+size+".max"))
+		h.String(3, size)
+		h.Uint(4, field(r.file(dir, "hugetlb."+size+".events"), "max"))
+		m.Nested(7, h)
 	}
 	if b := r.file(dir, "memory.events"); len(b) > 0 {
 		r.table(&events, dir, "memory.events", eventsV2)
-		m.message(8, events)
+		m.Nested(8, events)
 	}
 }
 
 // ioOfV2 reads lines "major:minor rbytes=N wbytes=N rios=N wios=N dbytes=N dios=N".
-func (r *reader) ioOfV2(dir string) message {
-	var io message
+func (r *reader) ioOfV2(dir string) wire.Encoder {
+	var io wire.Encoder
 	for line := range bytes.Lines(r.file(dir, "io.stat")) {
 		f := bytes.Fields(line)
 		if len(f) < 2 {
@@ -80,18 +80,18 @@ func (r *reader) ioOfV2(dir string) message {
 		if !ok {
 			continue
 		}
-		var e message
-		e.uint(1, number(major))
-		e.uint(2, number(minor))
+		var e wire.Encoder
+		e.Uint(1, number(major))
+		e.Uint(2, number(minor))
 		for _, kv := range f[1:] {
 			k, v, _ := bytes.Cut(kv, []byte("="))
 			for _, n := range ioV2 {
 				if n.key == string(k) {
-					e.uint(n.field, number(v))
+					e.Uint(n.field, number(v))
 				}
 			}
 		}
-		io.message(1, e)
+		io.Nested(1, e)
 	}
 	r.pressure(&io, 2, dir, "io.pressure")
 	return io
@@ -99,18 +99,18 @@ func (r *reader) ioOfV2(dir string) message {
 
 // pressure reads a PSI file, lines "some|full avg10=F avg60=F avg300=F total=N", as field n. It is absent where the
 // kernel has no PSI, or answers EOPNOTSUPP where it was switched off.
-func (r *reader) pressure(m *message, n protowire.Number, dir, name string) {
-	var psi message
+func (r *reader) pressure(m *wire.Encoder, n int, dir, name string) {
+	var psi wire.Encoder
 	for line := range bytes.Lines(r.file(dir, name)) {
 		f := bytes.Fields(line)
 		if len(f) == 0 {
 			continue
 		}
-		var data message
+		var data wire.Encoder
 		for _, kv := range f[1:] {
 			k, v, _ := bytes.Cut(kv, []byte("="))
 			if string(k) == "total" {
-				data.uint(4, number(v))
+				data.Uint(4, number(v))
 				continue
 			}
 			for _, avg := range psiV2 {
@@ -118,18 +118,18 @@ func (r *reader) pressure(m *message, n protowire.Number, dir, name string) {
 					continue
 				}
 				if x, err := strconv.ParseFloat(string(v), 64); err == nil {
-					data.double(avg.field, x)
+					data.Double(avg.field, x)
 				}
 			}
 		}
 		switch string(f[0]) {
 		case "some":
-			psi.message(1, data)
+			psi.Nested(1, data)
 		case "full":
-			psi.message(2, data)
+			psi.Nested(2, data)
 		}
 	}
-	if len(psi) > 0 {
-		m.message(n, psi)
+	if psi.Len() > 0 {
+		m.Nested(n, psi)
 	}
 }

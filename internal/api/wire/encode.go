@@ -27,6 +27,9 @@ func (e *Encoder) Finish(message string) ([]byte, error) {
 	return e.b, nil
 }
 
+// Len returns the length of the buffer.
+func (e *Encoder) Len() int { return len(e.b) }
+
 func (e *Encoder) varint(v uint64) {
 	if v < 0x80 {
 		e.b = append(e.b, byte(v))
@@ -135,6 +138,15 @@ func (e *Encoder) StringMap(num int, m map[string]string) {
 func (e *Encoder) Message(num, size int) {
 	e.varint(tag(num, Bytes))
 	e.varint(uint64(size))
+}
+
+// Nested appends the message that m has been given, an empty one too.
+func (e *Encoder) Nested(num int, m Encoder) {
+	if e.bad == nil {
+		e.bad = m.bad
+	}
+	e.Message(num, len(m.b))
+	e.b = append(e.b, m.b...)
 }
 
 func tag(num int, wireType uint64) uint64 { return uint64(num)<<3 | wireType }
