@@ -65,6 +65,10 @@ func TestBacklogIsBounded(t *testing.T) {
 			t.Error(err)
 		}
 		srv.Close()
+		synctest.Wait()
+		if conn.bytes != 0 || conn.running != 0 {
+			t.Errorf("%d bytes and %d calls are left", conn.bytes, conn.running)
+		}
 	})
 }
 
@@ -155,4 +159,14 @@ func TestSlowReader(t *testing.T) {
 		<-served
 		srv.Close()
 	})
+}
+
+// A buffer that a long message has made is not kept.
+func TestLongBuffersAreNotKept(t *testing.T) {
+	if b := kept(make([]byte, 7, maxKept)); cap(b) != maxKept || len(b) != 0 {
+		t.Errorf("%d of %d bytes are kept", len(b), cap(b))
+	}
+	if b := kept(make([]byte, 7, maxKept+1)); b != nil {
+		t.Errorf("%d bytes are kept", cap(b))
+	}
 }

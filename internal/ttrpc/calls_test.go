@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	official "github.com/containerd/ttrpc"
@@ -134,6 +135,11 @@ func TestDeadline(t *testing.T) {
 	eachPeers(t, func(t *testing.T, p *peers) {
 		if got, err := p.call(t, t.Context(), "Deadline", ""); got != "none" || err != nil {
 			t.Errorf("without a deadline: %q, %v", got, err)
+		}
+		far, forget := context.WithTimeout(t.Context(), time.Hour)
+		defer forget()
+		if got, err := p.call(t, far, "Deadline", "ask"); got != "some" || err != nil {
+			t.Errorf("with a deadline: %q, %v", got, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 1)
 		defer cancel()

@@ -3,6 +3,7 @@ package ttrpc
 import (
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net"
 	"testing"
@@ -53,7 +54,7 @@ func TestHostileAnswers(t *testing.T) {
 		is   func(error) bool
 	}{
 		{"no Response", frame(2, 1, typeResponse, []byte{0xff, 0xff}), errdefs.IsInternal},
-		{"data", frame(3, 1, typeData, []byte("abc")), errdefs.IsInternal},
+		{"data", frame(uint32(len(good)), 1, typeData, good), errdefs.IsInternal},
 		{"too long", append(frame(maxReceived+1, 1, typeResponse, nil), make([]byte, maxReceived+1)...), errdefs.IsResourceExhausted},
 		{"another stream's before", append(frame(uint32(len(good)), 99, typeResponse, good), frame(2, 1, typeResponse, []byte{0xff, 0xff})...), errdefs.IsInternal},
 	} {
@@ -120,6 +121,30 @@ func TestDeafServer(t *testing.T) {
 		}()
 		if _, err := c.Call(context.Background(), "s", "m", nil); err != nil {
 			t.Errorf("when the server reads again: %v", err)
+		}
+	})
+}
+
+// A call whose context ends when the reader has its answer at hand returns the
+// answer: the reader is about to use what belongs to the call.
+func TestAnswerAtTheDeadline(t *testing.T) {
+	scripted(t, func(t *testing.T, c *Client, _ *far) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := c.Call(ctx, "s", "m", nil); err != context.Canceled || c.last != 0 {
+			t.Errorf("a call after the end of its context: %v, stream %d", err, c.last)
+		}
+		r := &reply{done: make(chan struct{}, 1)}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.await(ctx, 99, r)
+			ended <- err
+		}()
+		synctest.Wait()
+		r.err = io.EOF
+		r.done <- struct{}{}
+		if err := <-ended; err != io.EOF {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -45,8 +46,10 @@ func (c *Conn) Serve(ctx context.Context) error {
 	default:
 	}
 	c.Close()
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET} {
+		if errors.Is(err, gone) { // reset: it has left without reading an answer
+			return nil
+		}
 	}
 	return err
 }

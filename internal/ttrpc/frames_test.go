@@ -2,6 +2,7 @@ package ttrpc
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -145,6 +146,45 @@ func TestHalfMessages(t *testing.T) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
 		srv.Close()
+	}
+}
+
+// A client that will send no more is answered by the end of the connection.
+func TestEndOfInput(t *testing.T) {
+	client, server := pair(t)
+	srv := NewServer(nil)
+	defer srv.Close()
+	if err := client.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.NewConn(server).Serve(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n, err := client.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+// A client that leaves without its answer has left.
+func TestClientLeavesUnanswered(t *testing.T) {
+	client, server := pair(t)
+	srv := NewServer(nil)
+	defer srv.Close()
+	srv.Register("s", func(context.Context, *Call) ([]byte, error) { return nil, nil }, "m")
+	conn := srv.NewConn(server)
+	served := make(chan error, 1)
+	go func() { served <- conn.Serve(context.Background()) }()
+	if _, err := client.Write(whole(1, "s", "m", "")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the answer is written", func() bool {
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		return conn.sent == 1
+	})
+	client.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

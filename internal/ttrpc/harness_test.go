@@ -88,9 +88,11 @@ func (s *service) methods() map[string]func(ctx context.Context, meta func(strin
 			letIn()
 			return hold(ctx)
 		},
-		"Deadline": func(ctx context.Context, _ func(string) string, _ func(), _ string) (string, error) {
+		"Deadline": func(ctx context.Context, _ func(string) string, _ func(), text string) (string, error) {
 			if _, ok := ctx.Deadline(); !ok {
 				return "none", nil
+			} else if text == "ask" {
+				return "some", nil
 			}
 			<-ctx.Done()
 			return "", ctx.Err()

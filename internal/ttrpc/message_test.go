@@ -154,10 +154,10 @@ func TestStatusOf(t *testing.T) {
 
 // A text that is no text, or far too long, still reaches the client.
 func TestStatusOfHostileText(t *testing.T) {
-	long := strings.Repeat("\xff\xfe", maxText)
-	leaf := errdefs.ErrNotFound.WithMessage(long)
+	long := strings.Repeat("a\xff", maxText)
+	leaf, text := errdefs.ErrNotFound.WithMessage(long), errors.New(long)
 	for name, err := range map[string]error{
-		"an error": leaf, "a status": &Status{Code: NotFound, Message: long}, "details": errors.Join(leaf, leaf, leaf),
+		"an error": leaf, "a status": &Status{Code: NotFound, Message: long}, "details": errors.Join(leaf, text, text, text, text, text, text),
 	} {
 		b := appendResponse(nil, StatusOf(err), nil)
 		var resp official.Response

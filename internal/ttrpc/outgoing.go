@@ -3,6 +3,7 @@ package ttrpc
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 )
 
@@ -79,6 +80,11 @@ func (o *outgoing) flush() {
 		return
 	}
 	o.writing = true
+	// In a burst of calls other goroutines are ready to append a message. Most
+	// of the work of a call is its system calls, and one write serves them all.
+	o.mu.Unlock()
+	runtime.Gosched()
+	o.mu.Lock()
 	for len(o.buf) > 0 && o.err == nil {
 		buf, count := o.buf, o.count
 		o.buf, o.count, o.spare = o.spare, 0, nil
