@@ -44,7 +44,8 @@ func TestF05OrphanedShim(t *testing.T) {
 			s.must(unix.Kill(init, unix.SIGKILL))
 			s.until("init is dead", func() bool { return !alive(init) })
 			s.must(unix.Unmount(bundle+"/rootfs", unix.MNT_DETACH))
-			s.must(os.RemoveAll(bundle))
+			// The shim may be writing init's exit status there.
+			s.until("the bundle is gone", func() bool { return os.RemoveAll(bundle) == nil })
 			s.until("the shim has ended", func() bool { return len(d.Shims()) == 0 })
 		})
 	}

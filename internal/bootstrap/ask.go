@@ -12,11 +12,10 @@ import (
 	"syscall"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
-	"github.com/containerd/ttrpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/larkshim/lark/internal/taskapi"
+	"github.com/larkshim/lark/internal/ttrpc"
 )
 
 // errGone says that the shim that was to be joined has ended meanwhile.
@@ -50,18 +49,24 @@ func probe(ctx context.Context, path, id string) (speaks, error) {
 		}
 		return speaks{}, err
 	}
-	client := ttrpc.NewClient(conn)
+	client := ttrpc.NewClient(conn, nil)
 	defer client.Close()
+	request, err := proto.Marshal(&task.ConnectRequest{ID: id})
+	if err != nil {
+		return speaks{}, err
+	}
 	serves := func(service string) (bool, error) {
-		err := client.Call(ctx, service, "Connect", &task.ConnectRequest{ID: id}, &task.ConnectResponse{})
-		if errors.Is(err, ttrpc.ErrClosed) {
+		_, err := client.Call(ctx, service, "Connect", request)
+		if err == nil {
+			return true, nil
+		} else if errors.Is(err, ttrpc.ErrClosed) {
 			return false, errGone
 		}
-		st, ok := status.FromError(err)
+		st, ok := errors.AsType[*ttrpc.Status](err)
 		if !ok {
 			return false, fmt.Errorf("%s: %w", service, err)
 		}
-		return st.Code() != codes.Unimplemented, nil
+		return st.Code != ttrpc.Unimplemented, nil
 	}
 	var s speaks
 	if s.v3, err = serves(taskapi.V3); err != nil {

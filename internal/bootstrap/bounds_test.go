@@ -6,19 +6,15 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -207,85 +203,4 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if s.placed != maxConns || len(s.conns) != maxConns+maxExtra-1 {
 		t.Errorf("%d connections, %d with a place", len(s.conns), s.placed)
 	}
-}
-
-// endless is a connection of which one long message comes.
-type endless struct {
-	net.Conn
-	header []byte
-	left   int64
-	out    []byte
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	if len(e.header) > 0 {
-		n := copy(p, e.header)
-		e.header = e.header[n:]
-		return n, nil
-	}
-	n := min(int64(len(p)), e.left)
-	if e.left -= n; n == 0 {
-		return 0, io.EOF
-	}
-	return int(n), nil
-}
-
-func (e *endless) Write(p []byte) (int, error) {
-	e.out = append(e.out, p...)
-	return len(p), nil
-}
-
-func (e *endless) Close() error { return nil }
-
-// F02: the payload of the longest message that there can be is skipped to its last
-// byte, and not held in memory.
-func TestF02LongestMessageIsSkipped(t *testing.T) {
-	const longest = 1<<32 - 1
-	e := &endless{header: frame(longest, 7, typeRequest, nil), left: longest}
-	c := newPoliced(e, func(err error) { t.Error(err) })
-	defer c.Close()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	if n, err := c.Read(make([]byte, frameHeader)); n != 0 || !errors.Is(err, io.EOF) {
-		t.Fatalf("the library was given %d bytes, %v", n, err)
-	}
-	runtime.ReadMemStats(&after)
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > maxFrame/4 {
-		t.Errorf("%d bytes were allocated", grown)
-	}
-	if e.left != 0 {
-		t.Errorf("%d bytes were left", e.left)
-	}
-	var answer ttrpc.Response
-	if err := proto.Unmarshal(e.out[frameHeader:], &answer); err != nil {
-		t.Fatal(err)
-	}
-	if got := status.FromProto(answer.Status).Code(); got != codes.ResourceExhausted || binary.BigEndian.Uint32(e.out[frameStream:]) != 7 {
-		t.Errorf("answer %v, header % x", &answer, e.out[:frameHeader])
-	}
-}
-
-// F02: a refusal does not come into the middle of an answer.
-func TestF02RefusalWaitsForAnAnswersEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := &endless{header: frame(0, 3, typeData, nil)}
-		c := newPoliced(e, func(err error) { t.Error(err) })
-		defer c.Close()
-		answer := frame(3, 1, typeResponse, []byte("abc"))
-		for i, part := range [][]byte{answer[:4], answer[4:frameHeader], answer[frameHeader : frameHeader+1], answer[frameHeader+1:]} {
-			if _, err := c.Write(part); err != nil {
-				t.Fatal(err)
-			}
-			if i == 0 {
-				go func() { _, _ = c.Read(make([]byte, frameHeader)) }()
-			}
-			synctest.Wait()
-		}
-		if got := e.out[:len(answer)]; string(got) != string(answer) {
-			t.Errorf("the answer is % x", got)
-		}
-		if len(e.out) <= len(answer)+frameHeader {
-			t.Error("no refusal followed")
-		}
-	})
 }

@@ -1,6 +1,10 @@
 package bootstrap
 
-import "time"
+import (
+	"time"
+
+	"github.com/larkshim/lark/internal/ttrpc"
+)
 
 // Every timeout, size and setting of this package, and why it is what it is.
 const (
@@ -54,16 +58,13 @@ const (
 	// maxWork is how many of them may be of the kind that forks: Create, Start, Exec
 	// and the like.
 	maxWork = 2048
-	// maxBacklog is how many requests of one connection may be there that were neither
-	// answered nor let in to run, before no more is read from it. All that are refused
-	// count, and what is never refused: many more than a daemon has under way.
-	maxBacklog = 4096
-	// maxFrame bounds a request, in bytes. It is ttrpc's own limit for a message, less
-	// room for an answer that repeats all of the request: "service NAME" is not served.
-	maxFrame = 4<<20 - 64
-	// maxAnswer bounds an answer in the same way. The ttrpc library ends the connection
-	// of one that is longer than its limit.
-	maxAnswer = maxFrame
+	// maxBacklog is how many requests of one connection may wait to be refused or let
+	// in to run before the connection is not read from.
+	maxBacklog = ttrpc.MaxBacklog
+	// maxFrame bounds a request, in bytes.
+	maxFrame = ttrpc.MaxMessage
+	// maxAnswer bounds an answer.
+	maxAnswer = ttrpc.MaxMessage
 
 	// maxConns is how many connections may begin work. containerd has one, and its start
 	// and delete commands add one each for a moment.
@@ -73,7 +74,7 @@ const (
 	maxExtra = 64
 	// maxMessage bounds the text of an error in an answer, in bytes; the runtime's own
 	// words have a smaller bound of theirs.
-	maxMessage = 64 << 10
+	maxMessage = ttrpc.MaxText
 	// maxQuoted bounds what of a client's text is repeated in an error, in bytes.
 	maxQuoted = 256
 	// maxRecord bounds bootstrap.json and address, which containerd has written, in

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/larkshim/lark/internal/errno"
@@ -125,10 +124,7 @@ func (l *logPipe) dumpStacks() {
 	l.patient([]byte("\n=== END goroutine stacks ===\n"))
 }
 
-// newLogger logs to w from the level on, and makes the ttrpc library, which has a
-// logger of its own, do the same with its errors.
+// newLogger logs to w from the level on.
 func newLogger(w io.Writer, level slog.Level) *slog.Logger {
-	log.L.Logger.SetOutput(w)
-	log.L.Logger.SetLevel(log.ErrorLevel)
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }

@@ -8,27 +8,21 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path"
-	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/larkshim/lark/internal/bundle"
 	"github.com/larkshim/lark/internal/rawio"
 	"github.com/larkshim/lark/internal/routine"
 	"github.com/larkshim/lark/internal/taskapi"
+	"github.com/larkshim/lark/internal/ttrpc"
 )
 
 // namespaceHeader is the metadata in which containerd, from 1.7 on, says with every call
@@ -51,7 +45,7 @@ type server struct {
 	refusedOnce, fullOnce sync.Once
 
 	mu       sync.Mutex
-	conns    map[*policed]struct{}
+	conns    map[*client]struct{}
 	accepted uint64     // connections so far
 	placed   int        // of those, the ones that may begin work
 	fewer    *sync.Cond // of mu: a connection has ended, or all have
@@ -60,15 +54,20 @@ type server struct {
 }
 
 func newServer(svc task.TTRPCTaskService, ns bundle.Namespace, log *slog.Logger) (*server, error) {
-	s := &server{log: log, ns: ns, conns: map[*policed]struct{}{}}
+	s := &server{log: log, ns: ns, conns: map[*client]struct{}{}}
 	s.fewer = sync.NewCond(&s.mu)
 	s.idler = newIdler(func() bool { return s.work.Load() > 0 }, log)
-	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(s.intercept))
-	if err != nil {
-		return nil, fmt.Errorf("ttrpc: %w", err)
+	s.ttrpc = ttrpc.NewServer(log)
+	give := s.idler.give
+	s.idler.give = func() {
+		s.ttrpc.Rest()
+		give()
 	}
-	taskapi.Register(srv, svc)
-	s.ttrpc = srv
+	for name, h := range taskapi.Methods(svc) {
+		for _, service := range []string{taskapi.V2, taskapi.V3} {
+			s.ttrpc.Register(service, func(ctx context.Context, c *ttrpc.Call) ([]byte, error) { return s.call(ctx, c, h) }, name)
+		}
+	}
 	return s, nil
 }
 
@@ -131,6 +130,13 @@ func samePeer(conn net.Conn) error {
 // connKey is the key of the connection in the context of its calls.
 type connKey struct{}
 
+// client is a connection.
+type client struct {
+	*ttrpc.Conn
+	// extra: it was accepted beyond maxConns, see server.place.
+	extra atomic.Bool
+}
+
 // start serves one connection. Each has a Serve of its own, because the context given
 // there is the only thing that a handler can know its connection by.
 func (s *server) start(ctx context.Context, conn net.Conn) {
@@ -140,7 +146,7 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	c := newPoliced(direct, func(err error) { s.log.Warn("connection ended", "error", err) })
+	c := &client{Conn: s.ttrpc.NewConn(direct)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -161,7 +167,9 @@ func (s *server) start(ctx context.Context, conn net.Conn) {
 	}
 	s.wg.Add(1)
 	routine.Go(s.log, "connection", func() {
-		_ = s.ttrpc.Serve(taskapi.WithConn(context.WithValue(ctx, connKey{}, c), number), &single{conn: c})
+		if err := c.Serve(taskapi.WithConn(context.WithValue(ctx, connKey{}, c), number)); err != nil {
+			s.log.Warn("connection ended", "error", err)
+		}
 	}, routine.DebtFunc(func() {
 		defer s.wg.Done()
 		c.Close()
@@ -190,7 +198,7 @@ func (s *server) awaitPlace() {
 
 // place reports whether the connection may begin work: it has one of maxConns
 // places, or there is one for it now.
-func (s *server) place(c *policed) bool {
+func (s *server) place(c *client) bool {
 	if c == nil || !c.extra.Load() {
 		return true
 	}
@@ -200,7 +208,7 @@ func (s *server) place(c *policed) bool {
 }
 
 // placeLocked is place, with mu held.
-func (s *server) placeLocked(c *policed) bool {
+func (s *server) placeLocked(c *client) bool {
 	if c.extra.Load() && s.placed < maxConns {
 		s.placed++
 		c.extra.Store(false)
@@ -208,33 +216,12 @@ func (s *server) placeLocked(c *policed) bool {
 	return !c.extra.Load()
 }
 
-// single is a listener with one connection to accept.
-type single struct {
-	conn  *policed
-	given bool
-}
-
-// Accept returns the connection and, the second time, waits for its end.
-func (l *single) Accept() (net.Conn, error) {
-	if !l.given {
-		l.given = true
-		return l.conn, nil
-	}
-	<-l.conn.gone
-	return nil, net.ErrClosed
-}
-
-// Close does nothing: the library closes the connection itself.
-func (l *single) Close() error { return nil }
-
-func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
-
 // idle reports whether every request of every connection has been answered.
 func (s *server) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if !c.idle() {
+		if !c.Idle() {
 			return false
 		}
 	}
@@ -258,56 +245,42 @@ func (s *server) close() {
 	for _, c := range conns {
 		c.Close()
 	}
-	_ = s.ttrpc.Close()
 	s.wg.Wait()
+	s.ttrpc.Close()
 }
 
-// intercept runs every call: it bounds how many run, turns a panic into an error and
-// a native error into a status.
-func (s *server) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
-	conn, _ := ctx.Value(connKey{}).(*policed)
-	if conn != nil {
-		defer conn.awaitSettled(conn.taken.Load())
+// call runs every call: it bounds how many run.
+func (s *server) call(ctx context.Context, c *ttrpc.Call, h taskapi.Handler) (answer []byte, err error) {
+	defer s.idler.called(c.Method)
+	if err := s.checkNamespace(c); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Method, err)
 	}
-	name := path.Base(info.FullMethod)
-	defer s.idler.called(name)
-	if err := s.checkNamespace(ctx); err != nil {
-		return nil, answerable(fmt.Errorf("%s: %w", name, err))
-	}
-	leave, err := s.enter(conn, name)
+	from, _ := ctx.Value(connKey{}).(*client)
+	counter, err := s.enter(from, c.Method)
 	if err != nil {
-		return nil, answerable(err)
+		return nil, err
 	}
-	defer leave()
-	defer func() {
-		if p := recover(); p != nil {
-			// One container's bug must not take the pod down.
-			s.log.Error("panic in a handler", "method", name, "panic", p, "stack", string(debug.Stack()))
-			resp, err = nil, answerable(fmt.Errorf("%s: panic: %v: %w", name, p, errdefs.ErrInternal))
-		}
-	}()
+	if counter != nil {
+		defer counter.Add(-1)
+		c.LetIn()
+	}
 	begun := time.Now()
-	resp, err = method(ctx, func(m any) error {
-		if err := unmarshal(m); err != nil {
-			return fmt.Errorf("%s: request: %w: %w", name, errdefs.ErrInvalidArgument, err)
-		}
-		return nil
-	})
+	resp, err := h(ctx, c.Payload)
 	if s.log.Enabled(ctx, slog.LevelDebug) { // else its arguments would be made for nobody
-		s.log.Debug("call", "method", name, "took", time.Since(begun), "error", err)
+		s.log.Debug("call", "method", c.Method, "took", time.Since(begun), "error", err)
 	}
-	if err == nil {
-		err = checkAnswer(name, resp)
+	if err != nil {
+		return nil, err
 	}
-	return resp, answerable(err)
+	return proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(c.Buffer(proto.Size(resp)), resp)
 }
 
 // checkNamespace refuses a call that is meant for another namespace's shim. Containers
 // of two namespaces may have one id, and a mixed-up address must not make the one pay
 // for the other. Who says nothing is taken at his word: ids are unique here.
-func (s *server) checkNamespace(ctx context.Context) error {
-	said, ok := ttrpc.GetMetadataValue(ctx, namespaceHeader)
-	if !ok || said == s.ns.String() {
+func (s *server) checkNamespace(c *ttrpc.Call) error {
+	said, ok := c.Metadata(namespaceHeader)
+	if !ok || string(said) == s.ns.String() {
 		return nil
 	}
 	if len(said) > maxQuoted {
@@ -316,57 +289,27 @@ func (s *server) checkNamespace(ctx context.Context) error {
 	return fmt.Errorf("namespace %q is not %q, which this shim serves: %w", said, s.ns, errdefs.ErrFailedPrecondition)
 }
 
-// checkAnswer refuses an answer that the library cannot send: its end would be that of
-// the connection.
-func checkAnswer(name string, resp any) error {
-	m, ok := resp.(proto.Message)
-	if !ok {
-		return nil
-	}
-	if n := proto.Size(m); n > maxAnswer {
-		return fmt.Errorf("%s: an answer of %d bytes is longer than %d: %w", name, n, maxAnswer, errdefs.ErrResourceExhausted)
-	}
-	return nil
-}
-
-// answerable makes an error the status that a client is sent. A text that is not UTF-8
-// could not be, and the client would wait for ever; a long one would be refused as a
-// message.
-func answerable(err error) error {
-	if err == nil {
-		return nil
-	}
-	grpc := errgrpc.ToGRPC(err)
-	st, ok := status.FromError(grpc)
-	if !ok || utf8.ValidString(st.Message()) && len(st.Message()) <= maxMessage {
-		return grpc
-	}
-	text := st.Message()
-	text = text[:min(len(text), maxMessage)]
-	return status.Error(st.Code(), strings.ToValidUTF8(text, "?"))
-}
-
-// enter counts a call in, or refuses it. Those that end something, and those that
-// only look, are never refused for the sake of others of their kind: they are short,
-// and the way out of trouble. What is counted is no part of its connection's backlog.
-func (s *server) enter(conn *policed, name string) (leave func(), err error) {
+// enter counts a call in, or refuses it, and returns the counter: nil for a call
+// that is not counted. Those that end something, and those that only look, are
+// never refused for the sake of others of their kind: they are short, and the way
+// out of trouble. What is counted is no part of its connection's backlog.
+func (s *server) enter(from *client, name string) (counter *atomic.Int64, err error) {
 	if s.closing.Load() {
 		return nil, fmt.Errorf("%s: the shim is ending: %w", name, errdefs.ErrUnavailable)
 	}
 	counter, limit := &s.calls, int64(maxConcurrent)
 	switch name {
 	case "Kill", "Delete", "Shutdown", "State", "Connect", "Pids", "CloseIO":
-		return func() {}, nil
+		return nil, nil
 	case "Create", "Start", "Exec", "Checkpoint", "Update", "Pause", "Resume":
 		counter, limit = &s.work, maxWork
 	}
-	if !s.place(conn) {
+	if !s.place(from) {
 		return nil, fmt.Errorf("%s: there are %d connections that may call it: %w", name, maxConns, errdefs.ErrResourceExhausted)
 	}
 	if counter.Add(1) > limit {
 		counter.Add(-1)
 		return nil, fmt.Errorf("%s: %d calls are running: %w", name, limit, errdefs.ErrResourceExhausted)
 	}
-	end := conn.begun()
-	return func() { counter.Add(-1); end() }, nil
+	return counter, nil
 }

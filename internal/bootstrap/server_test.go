@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
@@ -127,6 +126,24 @@ func dialQuick(t testing.TB, path string) *ttrpc.Client {
 	return c
 }
 
+// The service has two names, for containerd 1.6 and 1.7 and for 2.x.
+func TestBothNamesAnswer(t *testing.T) {
+	_, _, path, _ := serveQuick(t)
+	c := dialQuick(t, path)
+	for _, name := range []string{taskapi.V2, taskapi.V3} {
+		if err := c.Call(t.Context(), name, "Connect", &task.ConnectRequest{}, &task.ConnectResponse{}); err != nil {
+			t.Errorf("%s: Connect: %v", name, err)
+		}
+		err := c.Call(t.Context(), name, "State", &task.StateRequest{ID: "c"}, &task.StateResponse{})
+		if err = errgrpc.ToNative(err); !errdefs.IsNotFound(err) {
+			t.Errorf("%s: State: %v", name, err)
+		}
+	}
+	if err := errgrpc.ToNative(c.Call(t.Context(), "containerd.task.v9.Task", "Connect", &task.ConnectRequest{}, &task.ConnectResponse{})); !errdefs.IsNotImplemented(err) {
+		t.Errorf("another name: %v", err)
+	}
+}
+
 func TestErrorsAndPanicsAreAnswers(t *testing.T) {
 	_, _, path, log := serveQuick(t)
 	c := dialQuick(t, path)
@@ -209,6 +226,17 @@ func TestIdleAndClosing(t *testing.T) {
 	}
 }
 
+// The header of a ttrpc message: length and stream id, big endian, type and flags.
+const (
+	frameHeader    = 10
+	frameTypeByte  = 8
+	frameFlagsByte = 9
+
+	typeRequest  = 1
+	typeResponse = 2
+	typeData     = 3
+)
+
 func frame(length, stream uint32, typ byte, payload []byte) []byte {
 	b := make([]byte, frameHeader, frameHeader+len(payload))
 	binary.BigEndian.PutUint32(b, length)
@@ -274,111 +302,6 @@ func TestRow64MaliciousFrames(t *testing.T) {
 	}
 }
 
-// W14: an answer waits until the reader is back for the next message, by which the
-// library has entered the call in its table.
-func TestAnswersWaitForTheReader(t *testing.T) {
-	client, srv := net.Pipe()
-	defer client.Close()
-	c := newPoliced(srv, func(error) {})
-	defer c.Close()
-	go func() { _, _ = client.Write(callFrame(t, 1)) }()
-	if _, err := io.ReadFull(c, make([]byte, len(callFrame(t, 1)))); err != nil {
-		t.Fatal(err)
-	}
-	if c.taken.Load() != 1 || c.idle() {
-		t.Fatalf("taken %d, idle %v", c.taken.Load(), c.idle())
-	}
-	held := make(chan struct{})
-	go func() {
-		defer close(held)
-		c.awaitSettled(1)
-	}()
-	select {
-	case <-held:
-		t.Fatal("the answer did not wait")
-	case <-time.After(20 * time.Millisecond):
-	}
-	go func() { _, _ = c.Read(make([]byte, 1)) }() // the reader comes back
-	<-held
-}
-
-func TestAwaitSettledEndsWithTheConnection(t *testing.T) {
-	client, srv := net.Pipe()
-	defer client.Close()
-	c := newPoliced(srv, func(error) {})
-	c.taken.Store(1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.awaitSettled(1)
-	}()
-	c.Close()
-	<-done
-}
-
-// No read gives out bytes of two messages, and all bytes come out, whatever the sizes
-// of reads and writes.
-func FuzzFrames(f *testing.F) {
-	f.Add([]byte("abc"), uint8(3), uint8(2))
-	f.Add([]byte{}, uint8(1), uint8(1))
-	f.Add(bytes.Repeat([]byte{1}, 9000), uint8(200), uint8(7))
-	f.Fuzz(func(t *testing.T, payload []byte, chunk, frames uint8) {
-		if chunk == 0 || frames == 0 || len(payload)*int(frames) > 32<<10 {
-			return
-		}
-		var sent []byte
-		for i := range uint32(frames) {
-			sent = append(sent, frame(uint32(len(payload)), 2*i+1, typeRequest, payload)...)
-		}
-		client, srv := net.Pipe()
-		go func() {
-			defer client.Close()
-			for rest := sent; len(rest) > 0; {
-				n, err := client.Write(rest[:min(len(rest), 1000)])
-				if err != nil {
-					return
-				}
-				rest = rest[n:]
-			}
-		}()
-		c := newPoliced(srv, func(error) {})
-		defer c.Close()
-		var got []byte
-		size := frameHeader + len(payload)
-		buf := make([]byte, chunk)
-		for {
-			n, err := c.Read(buf)
-			if n > 0 && len(got)/size != (len(got)+n-1)/size {
-				t.Fatalf("a read of %d bytes at %d crosses messages of %d", n, len(got), size)
-			}
-			got = append(got, buf[:n]...)
-			if want := uint64(len(got) / size); c.taken.Load() != want {
-				t.Fatalf("%d bytes of messages of %d: taken %d", len(got), size, c.taken.Load())
-			}
-			if err != nil {
-				break
-			}
-		}
-		if !bytes.Equal(got, sent) {
-			t.Fatalf("%d bytes came out of %d", len(got), len(sent))
-		}
-		// The other way, the same frames as responses in pieces of any size.
-		for i := 0; i < len(sent); i += size {
-			sent[i+frameTypeByte] = typeResponse
-		}
-		var fc frameCounter
-		var n uint64
-		for rest := sent; len(rest) > 0; {
-			m := min(len(rest), int(chunk))
-			n += fc.count(rest[:m])
-			rest = rest[m:]
-		}
-		if n != uint64(frames) {
-			t.Fatalf("%d responses counted of %d", n, frames)
-		}
-	})
-}
-
 func BenchmarkCall(b *testing.B) {
 	_, _, path, _ := serveQuick(b)
 	c := dialQuick(b, path)
@@ -387,53 +310,4 @@ func BenchmarkCall(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// Row 64: no more is read from a client that has maxBacklog requests there which nobody
-// has answered or let in, until one is.
-func TestRow64BacklogIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, end := net.Pipe()
-		c := newPoliced(end, func(err error) { t.Error(err) })
-		go func() {
-			request := frame(0, 1, typeRequest, nil)
-			for {
-				if _, err := client.Write(request); err != nil {
-					return
-				}
-			}
-		}()
-		go func() {
-			buf := make([]byte, frameHeader)
-			for {
-				if _, err := c.Read(buf); err != nil {
-					return
-				}
-			}
-		}()
-		taken := uint64(maxBacklog + 1)
-		is := func(when string) {
-			t.Helper()
-			synctest.Wait()
-			if n := c.taken.Load(); n != taken {
-				t.Errorf("%s: %d requests were taken, want %d", when, n, taken)
-			}
-		}
-		is("nobody answers")
-		leave := c.begun()
-		taken++
-		is("one was let in")
-		leave()
-		is("it has ended, and is not answered")
-		go func() { _, _ = io.Copy(io.Discard, client) }()
-		for range 2 { // of which the first is that one's
-			if _, err := c.Write(frame(0, 1, typeResponse, nil)); err != nil {
-				t.Error(err)
-			}
-		}
-		taken++
-		is("two were answered")
-		c.Close()
-		client.Close()
-	})
 }

@@ -24,6 +24,8 @@ var mayBeTold = []string{
 	// A constant that errors.Is and errdefs.Resolve compare with.
 	"github.com/larkshim/lark/internal/errno.Classed",
 	"github.com/larkshim/lark/internal/errno.isClass",
+	// The class that a status code of the wire stands for, and the code of a class.
+	"github.com/larkshim/lark/internal/ttrpc.class",
 }
 
 // notOurs are packages of others that name the class: they define it, turn it

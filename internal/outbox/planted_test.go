@@ -57,11 +57,11 @@ var plantedFaults = []planted.Fault{
 		Old: "t.refusals >= maxRefusals && e.kind >= ExecAdded",
 		New: "t.refusals >= maxRefusals && (e.kind >= ExecAdded || isPlanted(\"refused-exit-dropped\"))"},
 	{Name: "silent-connection-kept", File: "transport.go", Test: "TestTransportDeadline",
-		Old: "	t.drop()\n	// The write's deadline",
-		New: "	if !isPlanted(\"silent-connection-kept\") {\n	t.drop()\n	}\n	// The write's deadline"},
-	{Name: "write-without-deadline", File: "transport.go", Test: "TestRow54TransportToADeafServer", Hangs: true,
-		Old: "if deadline, ok := ctx.Deadline(); ok {",
-		New: "if deadline, ok := ctx.Deadline(); ok && !isPlanted(\"write-without-deadline\") {"},
+		Old: "	t.drop()\n	// A status of DeadlineExceeded",
+		New: "	if !isPlanted(\"silent-connection-kept\") {\n	t.drop()\n	}\n	// A status of DeadlineExceeded"},
+	{Name: "call-without-deadline", File: "transport.go", Test: "TestRow54TransportToADeafServer", Hangs: true,
+		Old: "t.client.Call(ctx, ",
+		New: "t.client.Call(map[bool]context.Context{true: context.Background(), false: ctx}[isPlanted(\"call-without-deadline\")], "},
 
 	// What is dropped.
 	{Name: "exit-dropped", File: "queue.go", Test: "TestQueueKeepsItsPromises",

@@ -5,22 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/containerd/containerd/api/services/ttrpc/events/v1"
-	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/containerd/ttrpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/larkshim/lark/internal/rawio"
+	"github.com/larkshim/lark/internal/ttrpc"
 )
+
+// eventsService is containerd's service that takes the events of shims.
+const eventsService = "containerd.services.events.ttrpc.v1.Events"
 
 // ttrpcTransport sends events to containerd's own ttrpc socket.
 type ttrpcTransport struct {
 	path   string
-	conn   net.Conn
 	client *ttrpc.Client // nil while there is no connection
 }
 
@@ -35,26 +35,22 @@ func (t *ttrpcTransport) Send(ctx context.Context, req *events.ForwardRequest) e
 	if err := t.connect(ctx); err != nil {
 		return err
 	}
-	// A server that reads nothing must not hold the write up for longer than the
-	// attempt may take: ttrpc's write heeds no context.
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := t.conn.SetWriteDeadline(deadline); err != nil {
-			t.drop()
-			return err
-		}
+	b, err := proto.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("events: %w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	_, err := events.NewTTRPCEventsClient(t.client).Forward(ctx, req)
+	_, err = t.client.Call(ctx, eventsService, "Forward", b)
 	if err == nil {
 		return nil
 	}
-	if st, ok := status.FromError(err); ok && st.Code() != codes.DeadlineExceeded {
-		return errgrpc.ToNative(err) // an answer: the connection is good
+	st, answered := errors.AsType[*ttrpc.Status](err)
+	if answered && st.Code != ttrpc.DeadlineExceeded || errors.Is(err, errdefs.ErrResourceExhausted) {
+		return err // an answer, or nothing was sent: the connection is good
 	}
 	t.drop()
-	// The write's deadline is the attempt's, and may be noticed a moment before
-	// it. A status of DeadlineExceeded may be the server's own verdict on the
-	// deadline that the request carries; it tells no more than silence.
-	if status.Code(err) == codes.DeadlineExceeded || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+	// A status of DeadlineExceeded may be the server's own verdict on the deadline
+	// that the request carries; it tells no more than silence.
+	if answered || ctx.Err() != nil {
 		return fmt.Errorf("no answer: %w", errors.Join(context.Cause(ctx), context.DeadlineExceeded))
 	}
 	return err
@@ -76,7 +72,7 @@ func (t *ttrpcTransport) connect(ctx context.Context) error {
 		conn.Close()
 		return fmt.Errorf("events: %w", err)
 	}
-	t.conn, t.client = direct, ttrpc.NewClient(direct)
+	t.client = ttrpc.NewClient(direct, nil)
 	return nil
 }
 
@@ -88,7 +84,7 @@ func (u undated) Error() string { return u.err.Error() }
 func (t *ttrpcTransport) drop() {
 	if t.client != nil {
 		_ = t.client.Close()
-		t.conn, t.client = nil, nil
+		t.client = nil
 	}
 }
 

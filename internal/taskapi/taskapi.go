@@ -8,9 +8,11 @@ package taskapi
 
 import (
 	"context"
+	"fmt"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
-	"github.com/containerd/ttrpc"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 )
 
 // The names of the service. containerd 1.6 and 1.7 call V2, 2.x calls V3.
@@ -19,16 +21,12 @@ const (
 	V3 = "containerd.task.v3.Task"
 )
 
-// Register makes the server answer to both names. It may be called once per server,
-// before that serves.
-func Register(srv *ttrpc.Server, svc task.TTRPCTaskService) {
-	for _, name := range []string{V2, V3} {
-		srv.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods(svc)})
-	}
-}
+// Handler answers a call with a message, given the bytes of the request.
+type Handler func(ctx context.Context, request []byte) (proto.Message, error)
 
-func methods(s task.TTRPCTaskService) map[string]ttrpc.Method {
-	return map[string]ttrpc.Method{
+// Methods are the service's methods by name, the same under both of its names.
+func Methods(s task.TTRPCTaskService) map[string]Handler {
+	return map[string]Handler{
 		"State":      method(s.State),
 		"Create":     method(s.Create),
 		"Start":      method(s.Start),
@@ -49,16 +47,23 @@ func methods(s task.TTRPCTaskService) map[string]ttrpc.Method {
 	}
 }
 
-// method makes a handler what ttrpc calls.
-func method[Req, Resp any](handle func(context.Context, *Req) (*Resp, error)) ttrpc.Method {
-	return func(ctx context.Context, unmarshal func(any) error) (any, error) {
-		req := new(Req)
-		if err := unmarshal(req); err != nil {
-			return nil, err
+// message is a *T that is a message.
+type message[T any] interface {
+	*T
+	proto.Message
+}
+
+// method makes a method of the service a Handler. A request that is no message is
+// InvalidArgument.
+func method[Req, Resp any, R message[Req], A message[Resp]](handle func(context.Context, R) (A, error)) Handler {
+	return func(ctx context.Context, request []byte) (proto.Message, error) {
+		req := R(new(Req))
+		if err := proto.Unmarshal(request, req); err != nil {
+			return nil, fmt.Errorf("request: %w: %w", errdefs.ErrInvalidArgument, err)
 		}
 		resp, err := handle(ctx, req)
 		if err != nil {
-			return nil, err // not a nil *Resp in an any
+			return nil, err // not a nil *Resp in a Message
 		}
 		return resp, nil
 	}

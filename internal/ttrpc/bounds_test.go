@@ -1,6 +1,7 @@
 package ttrpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,7 +12,7 @@ import (
 
 // No more is read from a client that has a backlog, until one of its requests
 // is answered or let in.
-func TestBacklogIsBounded(t *testing.T) {
+func TestRow64BacklogIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		srv := NewServer(nil)
@@ -169,4 +170,38 @@ func TestLongBuffersAreNotKept(t *testing.T) {
 	if b := kept(make([]byte, 7, maxKept+1)); b != nil {
 		t.Errorf("%d bytes are kept", cap(b))
 	}
+}
+
+// A refusal does not come into the middle of an answer that is being written.
+func TestF02RefusalWaitsForAnAnswersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		srv := NewServer(nil)
+		srv.Register("s", func(context.Context, *Call) ([]byte, error) { return make([]byte, 1000), nil }, "m")
+		served := make(chan error, 1)
+		go func() { served <- srv.NewConn(server).Serve(context.Background()) }()
+		body := appendRequest(nil, "s", "m", nil, 0, nil)
+		if _, err := client.Write(frame(uint32(len(body)), 1, typeRequest, body)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		begun := make([]byte, 100)
+		if _, err := io.ReadFull(client, begun); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Write(frame(0, 3, typeData, nil)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		all := io.MultiReader(bytes.NewReader(begun), client)
+		if got := readAnswer(t, all); got.stream != 1 || len(got.text) != 1000 {
+			t.Errorf("the answer is of stream %d and %d bytes", got.stream, len(got.text))
+		}
+		if got := readAnswer(t, all); got.stream != 3 || got.code != Unimplemented {
+			t.Errorf("the refusal is %+v", got)
+		}
+		client.Close()
+		<-served
+		srv.Close()
+	})
 }

@@ -214,7 +214,7 @@ func (e *endless) Close() error                { return nil }
 
 // The payload of the longest message is skipped to its last byte and not kept,
 // and of one that is only claimed nothing is allocated.
-func TestLongMessagesTakeNoMemory(t *testing.T) {
+func TestF02LongestMessageIsSkipped(t *testing.T) {
 	for name, c := range map[string]struct {
 		length uint32
 		left   int64
@@ -244,9 +244,9 @@ func TestLongMessagesTakeNoMemory(t *testing.T) {
 	}
 }
 
-// FuzzFraming: whatever messages come, the official server and this one answer
+// FuzzFrames: whatever messages come, the official server and this one answer
 // the same streams with the same codes and payloads.
-func FuzzFraming(f *testing.F) {
+func FuzzFrames(f *testing.F) {
 	good := appendRequest(nil, testService, "Echo", marshalText(nil, "hi"), 0, []KeyValue{{"k", "v"}})
 	f.Add([]byte{1, 3, 5}, good)
 	f.Add([]byte{5, 3, 3, 4, 0, 7}, good)

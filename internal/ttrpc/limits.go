@@ -8,9 +8,9 @@ const (
 	MaxMessage = 4<<20 - 64
 	// maxReceived bounds an answer that a client takes: the official bound.
 	maxReceived = 4 << 20
-	// maxText bounds the text of an error in an answer, in bytes, and the sum
+	// MaxText bounds the text of an error in an answer, in bytes, and the sum
 	// of its details.
-	maxText = 64 << 10
+	MaxText = 64 << 10
 	// MaxBacklog is how many requests of one connection may be there that were
 	// neither answered nor let in to run (Call.LetIn), before the connection is
 	// not read from. A daemon has far fewer under way.

@@ -154,7 +154,7 @@ func TestStatusOf(t *testing.T) {
 
 // A text that is no text, or far too long, still reaches the client.
 func TestStatusOfHostileText(t *testing.T) {
-	long := strings.Repeat("a\xff", maxText)
+	long := strings.Repeat("a\xff", MaxText)
 	leaf, text := errdefs.ErrNotFound.WithMessage(long), errors.New(long)
 	for name, err := range map[string]error{
 		"an error": leaf, "a status": &Status{Code: NotFound, Message: long}, "details": errors.Join(leaf, text, text, text, text, text, text),
@@ -164,7 +164,7 @@ func TestStatusOfHostileText(t *testing.T) {
 		if err := proto.Unmarshal(b, &resp); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if n := len(resp.GetStatus().GetMessage()); n == 0 || len(b) > 4*maxText || resp.GetStatus().GetCode() != int32(NotFound) {
+		if n := len(resp.GetStatus().GetMessage()); n == 0 || len(b) > 4*MaxText || resp.GetStatus().GetCode() != int32(NotFound) {
 			t.Errorf("%s: text of %d bytes, %d in all, code %d", name, n, len(b), resp.GetStatus().GetCode())
 		}
 	}

@@ -153,7 +153,7 @@ func StatusOf(err error) *Status {
 	for _, d := range s.Details {
 		size += len(d.Value)
 	}
-	if size > maxText {
+	if size > MaxText {
 		s.Details = nil
 	}
 	return s
@@ -182,5 +182,5 @@ func details(to []Detail, err error, first bool) []Detail {
 
 // plain cuts a text to the bound and makes it UTF-8.
 func plain(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), maxText)], "?")
+	return strings.ToValidUTF8(s[:min(len(s), MaxText)], "?")
 }
