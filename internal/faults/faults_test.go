@@ -166,6 +166,50 @@ func TestEveryFieldFault(t *testing.T) {
 	}
 }
 
+// Every variable that the shim reads is in docs/environment.md, and every one that
+// is there is read.
+func TestEveryVariable(t *testing.T) {
+	variable := regexp.MustCompile(`LARK_[A-Z_]+`)
+	text, err := os.ReadFile(root + "/docs/environment.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, name := range variable.FindAllString(string(text), -1) {
+		documented[name] = true
+	}
+	read := map[string]bool{}
+	for _, dir := range []string{"internal/oci", "internal/admission", "internal/bootstrap", "internal/task", "internal/stdio"} {
+		files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(dir, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`"(LARK_[A-Z_]+)"`).FindAllStringSubmatch(string(source), -1) {
+				read[m[1]] = true
+				if !documented[m[1]] {
+					t.Errorf("%s reads %s, which is not documented", file, m[1])
+				}
+			}
+		}
+	}
+	for name := range documented {
+		if !read[name] {
+			t.Errorf("%s is documented and not read", name)
+		}
+	}
+	if len(read) < 10 {
+		t.Errorf("only %d variables were found", len(read))
+	}
+}
+
 // Every bound is a constant of its package's table and has a test.
 func TestEveryBound(t *testing.T) {
 	exist := tests(t)
