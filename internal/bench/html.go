@@ -137,7 +137,7 @@ func CheckPlot(name string) error {
 	return nil
 }
 
-// Markdown writes the table of targets, fit for a README, and all figures, folded up.
+// Markdown writes the table of targets, as PERFORMANCE.md has it, and all figures, folded up.
 func (r *Result) Markdown(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s; medians of %d rounds.\n\n%s", r.machine(), r.Rounds, r.targetsMarkdown())

@@ -270,7 +270,7 @@ func (g goal) Word() string {
 	return "not measured"
 }
 
-// targetsMarkdown is the table of targets for a README: a missed one's figure is in bold.
+// targetsMarkdown is the table of targets for PERFORMANCE.md: a missed one's figure is in bold.
 func (r *Result) targetsMarkdown() string {
 	if len(r.Targets) == 0 {
 		return ""
