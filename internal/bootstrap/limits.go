@@ -1,10 +1,6 @@
 package bootstrap
 
-import (
-	"time"
-
-	"github.com/larkshim/lark/internal/ttrpc"
-)
+import "time"
 
 // Every timeout, size and setting of this package, and why it is what it is.
 const (
@@ -58,13 +54,6 @@ const (
 	// maxWork is how many of them may be of the kind that forks: Create, Start, Exec
 	// and the like.
 	maxWork = 2048
-	// maxBacklog is how many requests of one connection may wait to be refused or let
-	// in to run before the connection is not read from.
-	maxBacklog = ttrpc.MaxBacklog
-	// maxFrame bounds a request, in bytes.
-	maxFrame = ttrpc.MaxMessage
-	// maxAnswer bounds an answer.
-	maxAnswer = ttrpc.MaxMessage
 
 	// maxConns is how many connections may begin work. containerd has one, and its start
 	// and delete commands add one each for a moment.
@@ -72,9 +61,6 @@ const (
 	// maxExtra is how many more are accepted, whose calls are refused unless they end
 	// something or only look. The rest wait in the kernel's backlog.
 	maxExtra = 64
-	// maxMessage bounds the text of an error in an answer, in bytes; the runtime's own
-	// words have a smaller bound of theirs.
-	maxMessage = ttrpc.MaxText
 	// maxQuoted bounds what of a client's text is repeated in an error, in bytes.
 	maxQuoted = 256
 	// maxRecord bounds bootstrap.json and address, which containerd has written, in

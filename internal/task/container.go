@@ -234,10 +234,28 @@ func (c *container) perform(e lifecycle.Effect) {
 
 // watch waits for the process's exit and reports it, the only one of that process.
 func (c *container) watch(p *process, o *obligation) {
-	exit, ok := c.awaitExit(context.Background(), p)
+	if exit, ok := c.takeExit(context.Background(), p, o); ok {
+		o.resolve(func(ev *lifecycle.Event) { ev.Exit = exit })
+	}
+}
+
+// lostExit makes up for a watch that panicked, which may have been before the
+// process died: it waits and does the rest once more.
+func (c *container) lostExit(ctx context.Context, p *process, o *obligation) error {
+	if exit, ok := c.takeExit(ctx, p, o); ok {
+		o.failure.Exit = exit
+	}
+	return nil
+}
+
+// takeExit waits for the process's exit and does what comes before its
+// announcement. It is false, and nothing is owed any more, if the shim ends and
+// the process lives on.
+func (c *container) takeExit(ctx context.Context, p *process, o *obligation) (lifecycle.Exit, bool) {
+	exit, ok := c.awaitExit(ctx, p)
 	if !ok {
 		o.drop()
-		return
+		return exit, false
 	}
 	failpoint.Point("exit: reaped")
 	if p == c.init {
@@ -245,22 +263,7 @@ func (c *container) watch(p *process, o *obligation) {
 		failpoint.Point("exit: recorded")
 	}
 	p.stdioExited()
-	o.resolve(func(ev *lifecycle.Event) { ev.Exit = exit })
-}
-
-// lostExit makes up for a watch that panicked, which may have been before the
-// process died: it waits and does the rest once more.
-func (c *container) lostExit(ctx context.Context, p *process, o *obligation) error {
-	exit, ok := c.awaitExit(ctx, p)
-	if !ok {
-		o.drop()
-	}
-	o.failure.Exit = exit
-	if p == c.init {
-		c.keepExit(exit)
-	}
-	p.stdioExited()
-	return nil
+	return exit, true
 }
 
 // awaitExit waits for the process's exit. It is false if the shim ends and the

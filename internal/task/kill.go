@@ -67,15 +67,10 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 // of a program. False if that is not certain, or did not go well: then the runtime
 // is asked.
 func (c *container) killDirectly() bool {
-	dir := c.cgroup().KillDir()
-	if dir == "" || c.pidns.Shared() || !c.runtime.KillIsSignal() || c.signal(c.init, sigkill) != nil {
+	if c.cgroup().KillDir() == "" || c.pidns.Shared() || !c.runtime.KillIsSignal() || c.signal(c.init, sigkill) != nil {
 		return false
 	}
-	err := c.service.reserve.during(func() error { return c.service.rooms.thawAll(dir) })
-	if err != nil {
-		c.log.Warn("the cgroups of a killed container cannot be thawed", "error", err)
-	}
-	return err == nil
+	return c.thawAll()
 }
 
 // signal sends sig through the process's pidfd.
@@ -127,23 +122,26 @@ func (c *container) killByRuntime(ctx context.Context, sig unix.Signal, all bool
 		}
 	case sig == sigkill:
 		c.thaw(ctx)
-		c.thawBelow()
+		// What the container has frozen itself, in cgroups below its own, the runtime
+		// does not look at. A process in there does not die of init's death either, and
+		// init's exit waits for it.
+		c.thawAll()
 	}
 	return err
 }
 
-// thawBelow thaws what the container has frozen itself, in cgroups below its own,
-// and what the runtime therefore does not look at. A process in there does not
-// die of init's death either, and init's exit waits for it.
-func (c *container) thawBelow() {
+// thawAll thaws the container's cgroup and those below it, where it has one of its
+// own. False if that fails.
+func (c *container) thawAll() bool {
 	dir := c.cgroup().KillDir()
 	if dir == "" {
-		return
+		return true
 	}
 	err := c.service.reserve.during(func() error { return c.service.rooms.thawAll(dir) })
 	if err != nil {
 		c.log.Warn("the cgroups of a killed container cannot be thawed", "error", err)
 	}
+	return err == nil
 }
 
 // thaw lets a frozen container die of the signal that it was sent: with cgroup v1 a

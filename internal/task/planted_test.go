@@ -18,7 +18,7 @@ var plantedFaults = []planted.Fault{
 		Old: "		delete(c.execs, p.id)", New: ""},
 	{Name: "exit-kept-late", File: "container.go", Test: "TestExitIsKeptBeforeItIsAnnounced",
 		Old: "		c.keepExit(exit)\n		failpoint.Point(\"exit: recorded\")",
-		New: "		defer c.keepExit(exit)"},
+		New: "		routine.Go(c.log, \"late\", func() { <-p.exited; c.keepExit(exit) })"},
 	{Name: "stdio-not-closed", File: "container.go", Test: "TestSimulation",
 		Old: "		routine.Go(nil, \"end of stdio\", func() { io.Close() })", New: ""},
 	{Name: "waiter-not-released", File: "container.go", Test: "TestWaitersAreReleasedWithTheAnnouncement",
